@@ -1,0 +1,1 @@
+"""The formats of the store's lists: records to lines and names, and back, validated; no I/O inside."""

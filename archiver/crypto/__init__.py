@@ -1,0 +1,1 @@
+"""Everything that touches keys: age files, recipients and identities, the vault, minisign signatures."""

@@ -1,0 +1,1 @@
+"""Everything that knows LMDB: locks, snapshots, copies, inspection and verification."""

@@ -1,0 +1,90 @@
+"""The exception tree. Every error an operator can meet is one of these; the exit code is on the class.
+
+::
+
+    ArchiverError                1  failed
+    ├── UsageError               2  bad arguments
+    │   └── ConfigError             bad archiver.toml or a file that it names
+    ├── SourceError              1  a source cannot be read
+    ├── TargetError              1  a restore target cannot be written
+    ├── IntegrityError           4  bytes are not what they must be
+    │   ├── FormatError             malformed or truncated data
+    │   ├── AuthenticityError       a missing or wrong signature
+    │   └── DecryptionError         no identity opens this
+    ├── NotFoundError            5  no such backup, object, file or environment
+    ├── BusyError                6  a live process or another run is in the way
+    │   └── AlreadyExistsError      a create-only key exists
+    └── StorageError             7  the store cannot be reached or refuses
+
+Messages are lower case, without a full stop, name the object and say what was expected and what was found.
+A hint is one sentence that says what to do next.
+"""
+
+
+class ArchiverError(Exception):
+    """Base of every error that archiver reports in one line."""
+
+    exit_code = 1
+
+    def __init__(self, message: str, *, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+
+class UsageError(ArchiverError):
+    """The command was given something that it cannot work with."""
+
+    exit_code = 2
+
+
+class ConfigError(UsageError):
+    """The configuration, or a file that it names, is missing or malformed."""
+
+
+class SourceError(ArchiverError):
+    """A source cannot be read as it must be."""
+
+
+class TargetError(ArchiverError):
+    """A restore target cannot be written as it must be."""
+
+
+class IntegrityError(ArchiverError):
+    """Bytes are not what the catalog, a checksum or a format says they must be."""
+
+    exit_code = 4
+
+
+class FormatError(IntegrityError):
+    """Data are malformed, truncated or beyond a stated limit."""
+
+
+class AuthenticityError(IntegrityError):
+    """A signature is missing, wrong, or by a key that is not trusted."""
+
+
+class DecryptionError(IntegrityError):
+    """None of the given identities opens an encrypted file, or its bytes were altered."""
+
+
+class NotFoundError(ArchiverError):
+    """A backup, object, file or environment does not exist."""
+
+    exit_code = 5
+
+
+class BusyError(ArchiverError):
+    """A live process or another run holds what is needed."""
+
+    exit_code = 6
+
+
+class AlreadyExistsError(BusyError):
+    """A key that may only be created exists already."""
+
+
+class StorageError(ArchiverError):
+    """The store cannot be reached, or refuses the request."""
+
+    exit_code = 7

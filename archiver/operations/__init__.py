@@ -1,0 +1,1 @@
+"""What archiver does: one file per verb, wiring sources, stages, stores and sinks together."""

@@ -1,0 +1,115 @@
+"""One bounded, ordered, parallel map, and its mirror image for producers that push."""
+
+import queue
+import threading
+from collections import deque
+from collections.abc import Callable, Generator, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from types import TracebackType
+from typing import Generic, Self, TypeVar
+
+from archiver.errors import ArchiverError
+
+T = TypeVar("T")
+R = TypeVar("R")
+
+
+def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2) -> Iterator[R]:
+    """Yield ``function(item)`` for every item, in order, computed by ``workers`` threads.
+
+    ``items`` is advanced by the consumer's thread only. At most ``workers + ahead`` items are in flight or
+    finished but not yet taken, so memory is bounded whatever the length of ``items``. The first error, be it from
+    ``function``, from ``items`` or a KeyboardInterrupt in the consumer, ends the map: calls that have not started
+    are cancelled, running ones are waited for, and no thread is left behind. So does closing the generator. A
+    generator that is given as ``items`` is closed with the map.
+    """
+    in_flight: deque[Future[R]] = deque()
+    executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="archiver-map")
+    try:
+        for item in items:
+            in_flight.append(executor.submit(function, item))
+            if len(in_flight) >= workers + ahead:
+                yield in_flight.popleft().result()
+        while in_flight:
+            yield in_flight.popleft().result()
+    finally:
+        executor.shutdown(wait=True, cancel_futures=True)
+        if isinstance(items, Generator):
+            items.close()
+
+
+class _End:
+    """Marks the end of a feed in its queue."""
+
+
+class FeedAbortedError(ArchiverError):
+    """Raised inside a feed's consumer when the producer failed, so that the consumer never mistakes it for an end."""
+
+
+class Feed(Generic[T, R]):
+    """Run a consumer of an iterable in a thread of its own and push items to it.
+
+    The mirror image of pulling: ``with Feed(consume) as feed: feed.put(item)`` calls ``consume(items)`` where
+    ``items`` yields what was put. ``put`` blocks while ``depth`` items wait. Leaving the block normally ends
+    ``items`` and waits; ``feed.result`` then holds what ``consume`` returned. Leaving it by an exception raises
+    ``FeedAbortedError`` inside ``items``, because an end that follows a failure must not look like success. An error of
+    the consumer surfaces in the next ``put`` or at the end of the block.
+    """
+
+    def __init__(self, consume: Callable[[Iterator[T]], R], *, depth: int = 1024) -> None:
+        self._consume = consume
+        self._queue: queue.Queue[T | _End | BaseException] = queue.Queue(maxsize=depth)
+        self._finished = threading.Event()
+        self._error: BaseException | None = None
+        self._result: R | None = None
+        self._thread = threading.Thread(target=self._run, name="archiver-feed", daemon=True)
+
+    def __enter__(self) -> Self:
+        self._thread.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._push(_End() if error is None else FeedAbortedError("the producer failed before the end"))
+        self._thread.join()
+        if error is None and self._error is not None:
+            raise self._error
+
+    def put(self, item: T) -> None:
+        """Hand ``item`` to the consumer; raises the consumer's error when it has failed."""
+        if not self._push(item):
+            raise self._error or RuntimeError("a feed's consumer ended before its producer")
+
+    @property
+    def result(self) -> R:
+        """What the consumer returned; to be read after the block has ended."""
+        if self._result is None:
+            raise RuntimeError("a feed has no result before its end")
+        return self._result
+
+    def _push(self, item: T | _End | BaseException) -> bool:
+        while not self._finished.is_set():
+            try:
+                self._queue.put(item, timeout=0.1)
+            except queue.Full:
+                continue
+            return True
+        return False
+
+    def _items(self) -> Iterator[T]:
+        while True:
+            item = self._queue.get()
+            if isinstance(item, _End):
+                return
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+
+    def _run(self) -> None:
+        try:
+            self._result = self._consume(self._items())
+        except BaseException as error:  # noqa: BLE001 - carried to the producer's thread, which raises it
+            self._error = error
+        finally:
+            self._finished.set()
