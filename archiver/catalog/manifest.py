@@ -1,0 +1,102 @@
+"""The manifest: the small, public, signed description of one backup. Its existence is what commits a backup."""
+
+import re
+from datetime import datetime, timedelta
+from typing import Annotated, Final, Literal
+
+import msgspec
+from msgspec import Meta
+
+from archiver.catalog.names import check_backup_id
+from archiver.catalog.records import Consistency, Count, Hash, Name, VaultId
+from archiver.errors import FormatError
+
+VERSION: Final = 1
+MAX_MANIFEST = 1024 * 1024
+"""Bytes; a reader refuses a larger manifest or signature before it reads it."""
+
+Days = Annotated[int, Meta(ge=1, le=36500)]
+KeyId = Annotated[str, Meta(pattern="^[0-9A-F]{16}$")]
+
+
+class Digest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Size in bytes and BLAKE3 of a list as it is stored."""
+
+    stored_size: Count
+    blake3: Hash
+
+
+class Totals(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What the backup holds, in counts and bytes."""
+
+    environments: Count
+    files: Count
+    plaintext_bytes: Count
+    objects: Count
+    stored_bytes: Count
+    warnings: Count
+
+
+class Previous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The source's manifest before this one: the link that shows removed or reordered backups."""
+
+    backup: str
+    blake3: Hash
+
+
+class Vault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A vault that objects of this backup are encrypted to; the first one is that of contents."""
+
+    id: VaultId
+    recipient: Annotated[str, Meta(max_length=4096)]
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """docs/FORMAT.md, "manifest.json"."""
+
+    version: Literal[1]
+    backup: str
+    source: Name
+    started: datetime
+    """By the store's clock, before anything was created."""
+    finished: datetime
+    keep_days: Days
+    lease_days: Days
+    consistency: Consistency
+    """The weakest method by which any environment of this backup was taken."""
+    totals: Totals
+    sequence: Annotated[int, Meta(ge=1, le=2**53)]
+    previous: Previous | None
+    signer: KeyId
+    contents: Digest
+    objects: Digest
+    vaults: Annotated[list[Vault], Meta(min_length=1, max_length=1000)]
+
+    def __post_init__(self) -> None:
+        check_backup_id(self.backup)
+        if self.started.tzinfo is None or self.finished.tzinfo is None:
+            raise FormatError("a manifest's times need a time zone")
+
+    @property
+    def promised_until(self) -> datetime:
+        """Until when the backup is sure to be restorable, as far as this manifest's own class goes."""
+        return self.started + timedelta(days=self.keep_days)
+
+
+def encode_manifest(manifest: Manifest) -> bytes:
+    """The exact bytes that are signed and stored: indented JSON in the order of the fields."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode_manifest(data: bytes, what: str) -> Manifest:
+    """Parse and validate; ``what`` names the manifest in errors."""
+    stated = re.search(rb'"version":\s*([0-9]{1,9})\b', data[:4096])
+    if stated is not None and int(stated[1]) > VERSION:
+        raise FormatError(
+            f"{what} has format version {int(stated[1])}, this archiver reads up to {VERSION}",
+            hint="Install a newer archiver.",
+        )
+    try:
+        return msgspec.json.decode(data, type=Manifest)
+    except msgspec.MsgspecError as error:
+        raise FormatError(f"{what}: {error}") from None

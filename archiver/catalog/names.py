@@ -1,0 +1,127 @@
+"""Names and keys: what objects are called in a store (docs/FORMAT.md, "Keys"). All keys are relative to the prefix."""
+
+import re
+import secrets
+from datetime import UTC, datetime
+from typing import NamedTuple
+
+from archiver.catalog.records import ObjectKind
+from archiver.errors import FormatError, UsageError
+
+VAULTS = "vault/"
+RESERVED_CLASSES = frozenset({"vault", "hold"})
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+_MANIFEST_KEY = re.compile(
+    rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json(\.minisig)?"
+)
+_OBJECT_KEY = re.compile(rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})\.(mdb|tar|file)\.zst\.age")
+
+
+def check_name(name: str, what: str) -> str:
+    """``name`` itself, if it may be part of a key: 1 to 63 of ``a-z 0-9 - _``, beginning and ending with a letter or
+    digit; else ``UsageError``."""
+    if not _NAME.fullmatch(name):
+        raise UsageError(
+            f"invalid {what} name {name!r}",
+            hint="Use up to 63 lower-case letters, digits, - and _, beginning and ending with a letter or digit.",
+        )
+    return name
+
+
+def check_class(name: str) -> str:
+    """``name`` itself, if a retention class may be called so."""
+    if name in RESERVED_CLASSES:
+        raise UsageError(f"{name!r} cannot be the name of a class", hint="Choose another name, such as daily.")
+    return check_name(name, "class")
+
+
+def new_backup_id(started: datetime) -> str:
+    """``started`` (UTC) to the second, and 24 random bits, so that two runs in one second differ."""
+    return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"
+
+
+def check_backup_id(text: str) -> str:
+    """``text`` itself, if it is a backup id; else ``FormatError``."""
+    if not _BACKUP_ID.fullmatch(text):
+        raise FormatError(f"invalid backup id {text!r}, expected one like 20261122T020000Z-3f9c2a")
+    return text
+
+
+def new_object_id() -> str:
+    """128 random bits in hex."""
+    return secrets.token_hex(16)
+
+
+class BackupPlace(NamedTuple):
+    """Where one backup's manifest lies."""
+
+    retention_class: str
+    source: str
+    backup: str
+
+    @property
+    def manifest(self) -> str:
+        return f"{backups_prefix(self.retention_class, self.source)}{self.backup}/manifest.json"
+
+    @property
+    def signature(self) -> str:
+        return f"{self.manifest}.minisig"
+
+    @property
+    def started(self) -> str:
+        """The run's first key: an empty object whose age is the run's start by the store's clock."""
+        return f"{self._data}.started"
+
+    @property
+    def contents(self) -> str:
+        return f"{self._data}.contents.jsonl.zst.age"
+
+    @property
+    def objects(self) -> str:
+        return f"{self._data}.objects.jsonl.zst"
+
+    @property
+    def placement(self) -> str:
+        return f"{self._data}.placement.jsonl.zst"
+
+    @property
+    def _data(self) -> str:
+        return f"{data_prefix(self.retention_class, self.source)}{self.backup}"
+
+
+def backups_prefix(retention_class: str, source: str) -> str:
+    return f"{retention_class}/backups/{source}/"
+
+
+def data_prefix(retention_class: str, source: str) -> str:
+    return f"{retention_class}/data/{source}/"
+
+
+def vault_prefix(source: str, vault: str = "") -> str:
+    return f"{VAULTS}{source}/{vault}/" if vault else f"{VAULTS}{source}/"
+
+
+def vault_key(source: str, vault: str, operator: str) -> str:
+    return f"{vault_prefix(source, vault)}{operator}.age"
+
+
+def object_key(retention_class: str, source: str, object_id: str, kind: ObjectKind) -> str:
+    return f"{data_prefix(retention_class, source)}{object_id}.{kind}.zst.age"
+
+
+def parse_manifest_key(key: str) -> BackupPlace | None:
+    """The place of the backup whose ``manifest.json`` is ``key``; None for any other key."""
+    match = _MANIFEST_KEY.fullmatch(key)
+    if match is None or key.endswith(".minisig"):
+        return None
+    return BackupPlace(match[1], match[3], match[5])
+
+
+def check_object_key(key: str, object_id: str) -> str:
+    """``key`` itself, if it is a well-formed key of the object ``object_id``; else ``FormatError``."""
+    match = _OBJECT_KEY.fullmatch(key)
+    if match is None or match[5] != object_id:
+        raise FormatError(f"placement names {key!r} for object {object_id}")
+    return key
