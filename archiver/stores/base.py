@@ -1,0 +1,70 @@
+"""The store protocol: what every destination promises. Its docstrings are the contract; tests/stores/ enforces it."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Protocol
+
+from archiver.buffers import Buffer
+
+
+@dataclass(frozen=True, slots=True)
+class StoredObject:
+    """What a store says of one key."""
+
+    key: str
+    size: int
+    """Bytes."""
+    modified: datetime
+    """When the key was created, by the store's clock, UTC; S3 gives whole seconds."""
+
+
+class Store(Protocol):
+    """A flat map from keys to immutable byte strings.
+
+    Keys are relative to the destination's prefix: non-empty segments joined by ``/``, each at most 255 bytes of
+    ``[A-Za-z0-9._-]`` and neither ``.`` nor ``..``; anything else raises ``UsageError`` before a request is made.
+    A key is created once and never overwritten or deleted. All methods may be called from several threads.
+    Errors: ``NotFoundError`` for a missing key (or bucket, or directory), ``StorageError`` when the store cannot be
+    reached or refuses; never an exception of a third-party library.
+    """
+
+    url: str
+    """The destination as the operator wrote it, without secrets."""
+
+    def clock(self) -> datetime:
+        """The store's own time, UTC: what ``modified`` of a key created now would be compared with."""
+
+    def create(self, key: str, body: Iterable[Buffer]) -> StoredObject:
+        """Create ``key`` with all bytes of ``body``, atomically: complete and durable on return, absent before.
+
+        Raises ``AlreadyExistsError`` when the key exists, which then keeps its bytes. Whatever ``body`` raises
+        passes through unchanged. After any failure, Ctrl-C included, the key does not exist and nothing that was
+        begun for it is left behind in the store. Bounded memory for a body of any length.
+        """
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        """The bytes of ``key`` from ``start``, ``length`` of them or up to the end, in buffers of bounded size.
+
+        A range that reaches beyond the end, or a body that ends early, raises: a short read is never silent.
+        The first error of a missing key may come with the first buffer.
+        """
+
+    def stat(self, key: str) -> StoredObject:
+        """Size and age of one key."""
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        """Every key that starts with ``prefix``, in order of the key's bytes. ``prefix`` need not end at a ``/``."""
+
+    def list_names(self, prefix: str = "") -> Iterator[str]:
+        """The distinct next segments below ``prefix``, which is empty or ends with ``/``, in order, each once.
+
+        For ``a/b/c`` and ``a/d``, ``list_names("a/")`` gives ``b`` and ``d``. Cheap however much lies below them.
+        """
+
+    def recover(self) -> int:
+        """Abort what earlier runs of this source left open (multipart uploads, temporary files), as their journal
+        records it; the number of them. Only for the one run that holds the source's lock."""
+
+    def close(self) -> None:
+        """Release connections. The store is not used afterwards."""

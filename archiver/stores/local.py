@@ -1,0 +1,277 @@
+"""The store in a directory: ``file:///path``."""
+
+import errno
+import os
+import secrets
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archiver.buffers import Buffer
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.stores.base import StoredObject
+from archiver.stores.journal import Journal
+from archiver.stores.keys import check_directory, check_key, check_prefix, is_segment
+from archiver.stores.ranges import READ_SIZE, check_range, range_end
+
+# No key may hold a '~', so no key can ever be mistaken for a temporary file, nor the other way round.
+_TEMPORARY_START = ".~"
+_TEMPORARY_END = ".partial"
+
+_HINTS = {
+    errno.ENOSPC: "Free some space in the destination, or choose another one.",
+    errno.EDQUOT: "Raise the quota, or choose another destination.",
+    errno.EACCES: "Give the user who runs archiver access to the destination directory.",
+    errno.EPERM: "Use a directory that the user who runs archiver may write, on a filesystem with hard links.",
+    errno.EOPNOTSUPP: "Use a directory on a filesystem with hard links.",
+    errno.EROFS: "Mount the destination's filesystem writable.",
+    errno.ENOTDIR: "Use a destination in which no file or link lies where a directory must be.",
+}
+
+
+class LocalStore:
+    """Implements Store in the directory ``root``, which ``create`` makes when it is missing.
+
+    A key is written to a temporary file beside its final place, forced to disk, and linked to its name, which fails
+    when the name exists; so a key is there as a whole or not at all, also after a power cut. Files are 0600,
+    directories 0700. Symbolic links below ``root`` are not followed, and what is not a key is not listed.
+    """
+
+    def __init__(self, root: Path, journal: Journal, *, url: str | None = None) -> None:
+        self.url = root.as_uri() if url is None else url
+        self._root = root
+        self._journal = journal
+        self._lock = threading.Lock()
+        self._durable: set[Path] = set()
+
+    def clock(self) -> datetime:
+        return datetime.now(UTC)
+
+    def create(self, key: str, body: Iterable[Buffer]) -> StoredObject:
+        check_key(key)
+        path = self._root / key
+        temporary = path.with_name(f"{_TEMPORARY_START}{secrets.token_hex(8)}{_TEMPORARY_END}")
+        try:
+            self._make_directory(path.parent)
+        except OSError as error:
+            raise _storage_error(path.parent, error) from error
+        entry = str(temporary.relative_to(self._root))
+        self._journal.add(entry)
+        try:
+            size = self._write(temporary, body)
+            modified = self._publish(temporary, path)
+        except BaseException:
+            with suppress(OSError, StorageError):
+                temporary.unlink(missing_ok=True)
+                self._journal.remove(entry)
+            raise
+        self._journal.remove(entry)
+        return StoredObject(key, size, modified)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        check_key(key)
+        check_range(start, length)
+        return self._read(key, start, length)
+
+    def stat(self, key: str) -> StoredObject:
+        check_key(key)
+        path = self._root / key
+        try:
+            status = path.lstat()
+        except OSError as error:
+            raise _lookup_error(path, error) from error
+        if not stat.S_ISREG(status.st_mode):
+            raise NotFoundError(f"{path} is not a regular file")
+        return StoredObject(key, status.st_size, _modified(status))
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        check_prefix(prefix)
+        self._check_root()
+        above = prefix[: prefix.rfind("/") + 1]
+        return self._walk(above, prefix)
+
+    def list_names(self, prefix: str = "") -> Iterator[str]:
+        check_directory(prefix)
+        self._check_root()
+        # A directory in which nothing was completed is no name: S3 would not list it either.
+        return iter(
+            sorted(
+                name.rstrip("/")
+                for name in self._names(prefix)
+                if not name.endswith("/") or any(True for _ in self._walk(prefix + name, prefix))
+            )
+        )
+
+    def recover(self) -> int:
+        removed = 0
+        for entry in self._journal.entries():
+            path = self._root / entry
+            if not _is_temporary(path.name) or ".." in path.parts:
+                raise StorageError(f"the upload journal names {path}, which is not a temporary file of archiver")
+            try:
+                path.unlink()
+                removed += 1
+            except (FileNotFoundError, NotADirectoryError):
+                pass
+            except OSError as error:
+                raise _storage_error(path, error) from error
+            self._journal.remove(entry)
+        return removed
+
+    def close(self) -> None:
+        """Nothing is held open."""
+
+    def _make_directory(self, directory: Path) -> None:
+        """Make ``directory`` and what it lies in, durably.
+
+        One inside the root that exists already is forced to disk too, once: another thread may have made it a moment
+        ago.
+        """
+        with self._lock:
+            if directory in self._durable:
+                return
+        inside = self._root in directory.parents
+        if inside or not directory.is_dir():
+            self._make_directory(directory.parent)
+            with suppress(FileExistsError):
+                directory.mkdir(0o700)
+            if inside and directory.is_symlink():
+                raise OSError(errno.ENOTDIR, "it is a symbolic link, which is not followed")
+            _sync_directory(directory.parent)
+        with self._lock:
+            self._durable.add(directory)
+
+    def _write(self, path: Path, body: Iterable[Buffer]) -> int:
+        size = 0
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise _storage_error(path, error) from error
+        try:
+            # What the body raises passes through as it is: only our own calls are translated.
+            for buffer in body:
+                size += len(buffer)
+                try:
+                    _write_all(descriptor, buffer)
+                except OSError as error:
+                    raise _storage_error(path, error) from error
+            try:
+                os.fsync(descriptor)
+            except OSError as error:
+                raise _storage_error(path, error) from error
+        finally:
+            os.close(descriptor)
+        return size
+
+    def _publish(self, temporary: Path, path: Path) -> datetime:
+        try:
+            os.link(temporary, path, follow_symlinks=False)
+        except FileExistsError:
+            raise AlreadyExistsError(f"{path} exists already") from None
+        except OSError as error:
+            raise _storage_error(path, error) from error
+        try:
+            status = temporary.stat()
+            temporary.unlink()
+            _sync_directory(path.parent)
+        except BaseException as error:
+            path.unlink(missing_ok=True)
+            if isinstance(error, OSError):
+                raise _storage_error(path, error) from error
+            raise
+        return _modified(status)
+
+    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+        path = self._root / key
+        try:
+            # A FIFO at this place must not block the open.
+            descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError as error:
+            raise _lookup_error(path, error) from error
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                raise NotFoundError(f"{path} is not a regular file")
+            end = range_end(str(path), status.st_size, start, length)
+            while start < end:
+                try:
+                    buffer = os.pread(descriptor, min(READ_SIZE, end - start), start)
+                except OSError as error:
+                    raise _storage_error(path, error) from error
+                if not buffer:
+                    raise StorageError(f"{path} ended early: expected {end} bytes, got {start}")
+                start += len(buffer)
+                yield buffer
+        finally:
+            os.close(descriptor)
+
+    def _check_root(self) -> None:
+        if not self._root.is_dir():
+            raise NotFoundError(
+                f"destination directory {self._root} does not exist",
+                hint="Check the path, and that its filesystem is mounted.",
+            )
+
+    def _walk(self, directory: str, prefix: str) -> Iterator[StoredObject]:
+        """Every key below ``directory`` (empty, or ending with ``/``) that starts with ``prefix``, in order."""
+        for name in self._names(directory):
+            key = directory + name
+            if not name.endswith("/"):
+                if key.startswith(prefix):
+                    with suppress(NotFoundError):
+                        yield self.stat(key)
+            elif key.startswith(prefix) or prefix.startswith(key):
+                yield from self._walk(key, prefix)
+
+    def _names(self, directory: str) -> Sequence[str]:
+        """What lies in ``directory``, in the order of the keys' bytes; the names of directories end with ``/``."""
+        names = []
+        try:
+            with os.scandir(self._root / directory) as entries:
+                for entry in entries:
+                    if not is_segment(entry.name):
+                        continue
+                    if entry.is_dir(follow_symlinks=False):
+                        names.append(f"{entry.name}/")
+                    elif entry.is_file(follow_symlinks=False):
+                        names.append(entry.name)
+        except (FileNotFoundError, NotADirectoryError):
+            return []
+        except OSError as error:
+            raise _storage_error(self._root / directory, error) from error
+        return sorted(names)
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(_TEMPORARY_START) and name.endswith(_TEMPORARY_END)
+
+
+def _modified(status: os.stat_result) -> datetime:
+    return datetime.fromtimestamp(status.st_mtime, UTC)
+
+
+def _write_all(descriptor: int, buffer: Buffer) -> None:
+    view = memoryview(buffer)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _lookup_error(path: Path, error: OSError) -> ArchiverError:
+    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
+        return NotFoundError(f"{path} does not exist")
+    return _storage_error(path, error)
+
+
+def _storage_error(path: Path, error: OSError) -> StorageError:
+    return StorageError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINTS.get(error.errno or 0))

@@ -1,0 +1,105 @@
+"""The store in a bucket: ``s3://bucket/prefix``."""
+
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from typing import Any
+
+from archiver.buffers import Buffer
+from archiver.stores.base import StoredObject
+from archiver.stores.journal import Journal
+from archiver.stores.keys import check_directory, check_key, check_prefix, is_key, is_segment
+from archiver.stores.ranges import check_range
+from archiver.stores.retry import Retry
+from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_options import S3Options
+from archiver.stores.s3_reads import S3Reader
+from archiver.stores.s3_writes import S3Writer, response_time
+
+
+class S3Store:
+    """Implements Store below ``prefix``, which may be empty, of ``bucket``.
+
+    Permissions it needs there: s3:ListBucket, s3:GetObject, s3:PutObject, s3:AbortMultipartUpload, and for recover
+    s3:ListBucketMultipartUploads; never s3:DeleteObject. A store may apply a create whose answer is lost for good:
+    such a create fails, and its key exists.
+    """
+
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        options: S3Options,
+        *,
+        journal: Journal,
+        url: str | None = None,
+        retry: Retry | None = None,
+    ) -> None:
+        self.url = f"s3://{bucket}/{prefix}" if url is None else url
+        self._connection = S3Connection(bucket, prefix, options, retry)
+        self._writer = S3Writer(self._connection, options, journal)
+
+    def clock(self) -> datetime:
+        return response_time(self._page("", max_keys=1))
+
+    def create(self, key: str, body: Iterable[Buffer]) -> StoredObject:
+        check_key(key)
+        return self._writer.create(key, body)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        check_key(key)
+        check_range(start, length)
+        return S3Reader(self._connection, key, start, length).buffers()
+
+    def stat(self, key: str) -> StoredObject:
+        check_key(key)
+        address = self._connection.address(key)
+        client = self._connection.client
+        head = self._connection.call("s3:GetObject", key, lambda: client.head_object(**address))
+        return StoredObject(key, head["ContentLength"], head["LastModified"].astimezone(UTC))
+
+    def list(self, prefix: str = "") -> Iterator[StoredObject]:
+        check_prefix(prefix)
+        for page in self._pages(prefix):
+            for item in page.get("Contents", []):
+                key = self._connection.own_key(item["Key"])
+                if is_key(key):
+                    yield StoredObject(key, item["Size"], item["LastModified"].astimezone(UTC))
+
+    def list_names(self, prefix: str = "") -> Iterator[str]:
+        check_directory(prefix)
+        names: set[str] = set()
+        for page in self._pages(prefix, delimiter="/"):
+            found = [item["Prefix"].removesuffix("/") for item in page.get("CommonPrefixes", [])]
+            found += [item["Key"] for item in page.get("Contents", [])]
+            names.update(self._connection.own_key(name).removeprefix(prefix) for name in found)
+        # The bucket orders 'a-b/' before 'a/': names are ordered without their slash.
+        return iter(sorted(filter(is_segment, names)))
+
+    def recover(self) -> int:
+        return self._writer.recover()
+
+    def close(self) -> None:
+        self._connection.close()
+
+    def _pages(self, prefix: str, delimiter: str = "") -> Iterator[Any]:
+        # Not botocore's paginator: it cannot repeat a single page.
+        token: str | None = None
+        while True:
+            page = self._page(prefix, delimiter=delimiter, token=token)
+            yield page
+            token = page.get("NextContinuationToken")
+            if not page.get("IsTruncated") or token is None:
+                return
+
+    def _page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Any:
+        request: dict[str, Any] = {
+            "Bucket": self._connection.bucket,
+            "Prefix": self._connection.full_key(prefix),
+            "MaxKeys": max_keys,
+        }
+        if delimiter:
+            request["Delimiter"] = delimiter
+        if token is not None:
+            request["ContinuationToken"] = token
+        client = self._connection.client
+        return self._connection.call("s3:ListBucket", prefix, lambda: client.list_objects_v2(**request))

@@ -1,0 +1,172 @@
+"""What went wrong with a request to S3, from botocore's words to ours. Pure."""
+
+from http import HTTPStatus
+
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectionClosedError,
+    ConnectionError,  # noqa: A004 - botocore's own, unrelated to the builtin
+    ConnectTimeoutError,
+    CredentialRetrievalError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    NoCredentialsError,
+    PartialCredentialsError,
+    ProfileNotFound,
+    ReadTimeoutError,
+    ResponseStreamingError,
+    SSLError,
+)
+
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+
+S3Error = BotoCoreError | ClientError
+S3_ERRORS = (BotoCoreError, ClientError)
+
+_TRANSIENT_CODES = {
+    "BadDigest",
+    "ConditionalRequestConflict",
+    "InternalError",
+    "OperationAborted",
+    "RequestTimeout",
+    "RequestTimeoutException",
+    "ServiceUnavailable",
+    "SlowDown",
+    "Throttling",
+    "ThrottlingException",
+    "XAmzContentChecksumMismatch",
+}
+_TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
+_TRANSIENT_ERRORS = (
+    ConnectionError,
+    FlexibleChecksumError,
+    HTTPClientError,
+    IncompleteReadError,
+    ResponseStreamingError,
+)
+
+_CREDENTIALS = (
+    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and that they belong to this endpoint."
+)
+_REFUSALS = {
+    "InvalidAccessKeyId": ("the access key is not known there", _CREDENTIALS),
+    "SignatureDoesNotMatch": ("the signature is wrong", _CREDENTIALS),
+    "InvalidToken": ("the session token is malformed", _CREDENTIALS),
+    "ExpiredToken": ("the credentials have expired", "Renew the session, or use credentials that outlive the run."),
+    "TokenRefreshRequired": ("the credentials have expired", "Renew the session."),
+    "RequestTimeTooSkewed": ("this host's clock differs too much from the store's", "Set the clock, with NTP."),
+    "NoSuchBucket": ("the bucket does not exist", "Check the bucket's name, the region and the endpoint."),
+    "PermanentRedirect": ("the bucket is in another region", "Set the option region to the bucket's region."),
+    "AuthorizationHeaderMalformed": (
+        "the bucket is in another region",
+        "Set the option region to the bucket's region.",
+    ),
+    "IllegalLocationConstraintException": (
+        "the bucket is in another region",
+        "Set the option region to the bucket's region.",
+    ),
+    "301": ("the bucket is in another region", "Set the option region to the bucket's region."),
+    "SlowDown": ("it asked to slow down", "Lower the option uploads, or try again later."),
+    "EntityTooSmall": ("a part is too small for it", "Raise the option part_size."),
+    "EntityTooLarge": ("a part is too large for it", "Lower the option part_size."),
+    "InvalidStorageClass": ("it does not know the storage class", "Correct or remove the option storage_class."),
+    "NotImplemented": (
+        "it does not support a feature of the request",
+        "Set the option conditional_writes to false, and checksum to none.",
+    ),
+    "KeyTooLongError": ("the key is too long", "Use a shorter prefix."),
+    "QuotaExceeded": ("its quota is used up", "Raise the quota, or choose another destination."),
+}
+
+
+def error_code(error: S3Error) -> str:
+    """The service's code, such as ``NoSuchKey``; the HTTP status where the response had no body; or empty."""
+    if not isinstance(error, ClientError):
+        return ""
+    return str(error.response.get("Error", {}).get("Code", ""))
+
+
+def _status(error: S3Error) -> int:
+    if not isinstance(error, ClientError):
+        return 0
+    return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)
+
+
+def is_transient(error: Exception) -> bool:
+    """Whether the same request may succeed a moment later."""
+    if isinstance(error, ClientError):
+        return error_code(error) in _TRANSIENT_CODES or _status(error) in _TRANSIENT_STATUS
+    if isinstance(error, SSLError):
+        return "certificate" not in str(error).lower()
+    return isinstance(error, _TRANSIENT_ERRORS)
+
+
+def is_precondition_failure(error: S3Error) -> bool:
+    """Whether ``If-None-Match`` or ``If-Match`` did not hold."""
+    return error_code(error) in ("PreconditionFailed", str(int(HTTPStatus.PRECONDITION_FAILED)))
+
+
+def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> ArchiverError:
+    """The error that an operator sees.
+
+    ``action`` is the permission that the request needs, such as ``s3:PutObject``; ``place`` the ``s3://bucket/key``
+    it was about; ``endpoint`` the URL of the service. ``NotFoundError`` is for missing keys alone: a missing bucket
+    is a ``StorageError``, so that nobody takes it for an empty one.
+    """
+    if not isinstance(error, ClientError):
+        return _translate_failure(error, place=place, endpoint=endpoint)
+    code, status = error_code(error), _status(error)
+    if code in ("NoSuchKey", "404", "NotFound"):
+        return NotFoundError(f"{place} does not exist")
+    if is_precondition_failure(error):
+        return AlreadyExistsError(f"{place} exists already")
+    if code in _REFUSALS:
+        reason, hint = _REFUSALS[code]
+        return StorageError(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
+    if code in ("AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden") or status == 403:
+        return StorageError(
+            f"{endpoint} refused {action} on {place}: access denied",
+            hint=f"Allow {action} there to the credentials in use, or use other credentials.",
+        )
+    if is_transient(error):
+        return StorageError(
+            f"{endpoint} failed {action} on {place}: {code or status}", hint="Try again when the store is healthy."
+        )
+    detail = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
+    return StorageError(f"{endpoint} refused {action} on {place}: {code} {detail}".rstrip())
+
+
+def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> StorageError:
+    match error:
+        case NoCredentialsError() | CredentialRetrievalError() | PartialCredentialsError():
+            return StorageError(
+                f"no usable credentials for {place}",
+                hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or give the host a role.",
+            )
+        case ProfileNotFound():
+            return StorageError(f"{str(error)[:1].lower()}{str(error)[1:]}", hint="Check the option profile.")
+        case SSLError():
+            return StorageError(
+                f"no secure connection to {endpoint}: {_reason(error)}",
+                hint="Check the endpoint's certificate, and name its authority with the option ca_bundle.",
+            )
+        case IncompleteReadError() | ResponseStreamingError():
+            return StorageError(
+                f"the connection to {endpoint} broke again and again while {place} was read", hint="Check the network."
+            )
+        case ConnectTimeoutError() | ReadTimeoutError():
+            return StorageError(f"{endpoint} did not answer in time", hint="Check the network and the endpoint.")
+        case EndpointConnectionError() | ConnectionClosedError() | ConnectionError() | HTTPClientError():
+            return StorageError(
+                f"cannot reach {endpoint}: {_reason(error)}", hint="Check the network and the endpoint."
+            )
+        case _:
+            return StorageError(f"{place}: {_reason(error)}")
+
+
+def _reason(error: BotoCoreError) -> str:
+    text = str(getattr(error, "kwargs", {}).get("error") or error).rstrip(".")
+    return text[:1].lower() + text[1:]

@@ -1,0 +1,152 @@
+"""What can be set for an ``s3://`` destination. Apart from s3.py, so that reading a URL does not import boto3."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import Literal
+from urllib.parse import urlsplit
+
+from archiver.errors import ConfigError
+
+MIB = 1 << 20
+Checksum = Literal["crc32", "sha256", "none"]
+
+
+@dataclass(frozen=True)
+class S3Options:
+    """Options of an S3 destination; every field may stand in its URL's query or in its table of archiver.toml."""
+
+    endpoint: str | None = None
+    """URL of the service; None leaves it to the AWS environment (``AWS_ENDPOINT_URL``, the profile, or AWS itself)."""
+    region: str | None = None
+    profile: str | None = None
+    path_style: bool | None = None
+    """Bucket in the path rather than in the host name; None: path style where an endpoint is given."""
+    storage_class: str | None = None
+    """For data only (keys that end in ``.zst.age``); what is small or read often stays in the standard class."""
+    checksum: Checksum = "crc32"
+    conditional_writes: bool = True
+    """Create with ``If-None-Match: *``; without it a HEAD before each create, which two writers can both pass."""
+    connect_timeout: float = 10.0
+    """Seconds."""
+    read_timeout: float = 60.0
+    """Seconds without a byte."""
+    attempts: int = 8
+    """Of each request, the first one included."""
+    part_size: int = 16 * MIB
+    """Bytes; a body of at most one part is sent in one request."""
+    uploads: int = 4
+    """Parts of one body sent at a time."""
+    ca_bundle: str | None = None
+    """Path of a PEM file with the certificate authorities to trust."""
+
+
+_DEFAULTS = S3Options()
+
+
+def parse_options(given: Mapping[str, object]) -> S3Options:
+    """``given``, as text from a URL or as values from TOML, checked; raises ``ConfigError``."""
+    for name in given:
+        if name not in _PARSERS:
+            raise ConfigError(f"unknown destination option {name!r}", hint=f"Known are {', '.join(sorted(_PARSERS))}.")
+    values: dict[str, object] = {}
+    for name, value in given.items():
+        try:
+            values[name] = _PARSERS[name](value)
+        except ValueError as error:
+            raise ConfigError(f"destination option {name}: {error}") from None
+    return S3Options(**values)  # type: ignore[arg-type]  # each parser returns its field's type
+
+
+def changed_options(options: S3Options) -> dict[str, str]:
+    """The options that differ from their defaults, as a URL writes them: the inverse of parse_options."""
+    pairs = ((field.name, getattr(options, field.name)) for field in fields(options))
+    return {
+        name: str(value).lower() if isinstance(value, bool) else str(value)
+        for name, value in pairs
+        if value != getattr(_DEFAULTS, name)
+    }
+
+
+def _text(value: object) -> str:
+    if not isinstance(value, str) or not value or not value.isprintable():
+        raise ValueError(f"expected a text, got {value!r}")
+    return value
+
+
+def _endpoint(value: object) -> str:
+    parts = urlsplit(_text(value))
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("an endpoint must not hold credentials")
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+        raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], got {value!r}")
+    return _text(value)
+
+
+def _flag(value: object) -> bool:
+    if value in (True, "true"):
+        return True
+    if value in (False, "false"):
+        return False
+    raise ValueError(f"expected true or false, got {value!r}")
+
+
+def _checksum(value: object) -> Checksum:
+    if value not in ("crc32", "sha256", "none"):
+        raise ValueError(f"expected crc32, sha256 or none, got {value!r}")
+    return value
+
+
+def _storage_class(value: object) -> str:
+    text = _text(value)
+    if text in ("GLACIER", "DEEP_ARCHIVE"):
+        raise ValueError(f"{text} cannot be read without hours of waiting; use STANDARD_IA or GLACIER_IR")
+    return text
+
+
+def _ca_bundle(value: object) -> str:
+    text = _text(value)
+    if not Path(text).is_absolute():
+        raise ValueError(f"expected an absolute path, got {text!r}")
+    return text
+
+
+def _integer(least: int, most: int) -> Callable[[object], int]:
+    def parse(value: object) -> int:
+        number = int(value) if isinstance(value, str) and value.isascii() and value.isdigit() else value
+        if isinstance(number, bool) or not isinstance(number, int) or not least <= number <= most:
+            raise ValueError(f"expected a whole number from {least} to {most}, got {value!r}")
+        return number
+
+    return parse
+
+
+def _seconds(value: object) -> float:
+    message = f"expected seconds from 0.1 to 3600, got {value!r}"
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        raise ValueError(message)
+    try:
+        number = float(value)
+    except ValueError:
+        raise ValueError(message) from None
+    if not 0.1 <= number <= 3600:
+        raise ValueError(message)
+    return number
+
+
+_PARSERS: Mapping[str, Callable[[object], object]] = {
+    "endpoint": _endpoint,
+    "region": _text,
+    "profile": _text,
+    "path_style": _flag,
+    "storage_class": _storage_class,
+    "checksum": _checksum,
+    "conditional_writes": _flag,
+    "connect_timeout": _seconds,
+    "read_timeout": _seconds,
+    "attempts": _integer(1, 100),
+    # S3 takes parts of 5 MiB to 5 GiB; every part in flight is held in memory.
+    "part_size": _integer(5 * MIB, 1024 * MIB),
+    "uploads": _integer(1, 64),
+    "ca_bundle": _ca_bundle,
+}
