@@ -1,0 +1,144 @@
+"""Where a restored environment lands: staged, proven, then swapped in. Never writes or needs a lock file."""
+
+import errno
+import os
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from archiver.buffers import Buffer
+from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, decode_text
+from archiver.environment.databases import Database
+from archiver.environment.locks import LOCK_FILE, inspect_lock
+from archiver.environment.meta import DATA_FILE, read_meta
+from archiver.environment.verification import check_databases, verify_structure
+from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.sinks.files import StagedFile
+
+
+class EnvironmentSink:
+    """A ``data.mdb`` being restored into ``staging_dir``, which is made when it does not exist.
+
+    A context manager around one file: write every byte by ``write_at``, in any order and from any thread, then
+    ``finish``. What is left after a failure is the caller's to remove, with the staging directory.
+    """
+
+    def __init__(self, staging_dir: Path, record: EnvironmentRecord) -> None:
+        self.path = staging_dir / DATA_FILE
+        self._record = record
+        try:
+            staging_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise TargetError(f"cannot create {staging_dir}: {str(error.strerror).lower()}") from error
+        self._file = StagedFile(self.path, record.size)
+
+    def __enter__(self) -> Self:
+        self._file.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._file.__exit__(kind, error, trace)
+
+    def write_at(self, offset: int, buffer: Buffer) -> None:
+        """Write ``buffer`` at byte ``offset`` of data.mdb."""
+        self._file.write_at(offset, buffer)
+
+    def finish(self) -> Path:
+        """Prove that data.mdb is what the record says, and return its path.
+
+        Raises ``IntegrityError`` unless hash, page size, structure, databases, flags and entry counts all agree. Only
+        then does it get the recorded mode; until then nobody else can read it.
+        """
+        self._file.finish(self._record.blake3)
+        meta = read_meta(self.path)
+        if (meta.page_size, meta.size) != (self._record.page_size, self._record.size):
+            raise IntegrityError(
+                f"{self.path}: expected {self._record.size} bytes in pages of {self._record.page_size}, "
+                f"got {meta.size} in pages of {meta.page_size}"
+            )
+        verify_structure(self.path)
+        check_databases(self.path, [_expected(record) for record in self._record.databases])
+        self.path.chmod(self._record.mode & 0o777)
+        return self.path
+
+
+def refuse_live(directory: Path) -> None:
+    """Raise ``BusyError`` when a live process has an environment in ``directory`` open, whatever its lock format."""
+    state = inspect_lock(directory)
+    if state.live:
+        raise BusyError(
+            f"{state.holder_text} has the environment in {directory} open",
+            hint="Stop it, or restore into another directory.",
+        )
+
+
+def swap_environment(staged: Path, target_dir: Path, before_dir: Path) -> None:
+    """Put the data file ``staged`` in place as ``target_dir``'s; what was there goes to ``before_dir``.
+
+    All three on one file system. The old lock.mdb goes too: the next process makes a new one. At every moment
+    ``target_dir`` has either its old or its new data.mdb whole, so that neither a crash nor a server that starts
+    meanwhile meets an empty directory. The new file gets owner and mode of the one that it replaces, else the owner
+    of ``target_dir``. May be repeated after a crash, as long as ``staged`` is there. Raises ``BusyError`` as of
+    ``refuse_live``.
+    """
+    data, lock = target_dir / DATA_FILE, target_dir / LOCK_FILE
+    refuse_live(target_dir)
+    try:
+        before_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _adopt_owner(staged, data if data.exists() else target_dir)
+        if lock.exists():
+            _move_lock(lock, before_dir / LOCK_FILE)
+            refuse_live(target_dir)
+        if data.exists():
+            _keep(data, before_dir / DATA_FILE)
+        staged.rename(data)
+        for directory in (staged.parent, before_dir, target_dir):
+            _sync(directory)
+    except OSError as error:
+        raise TargetError(f"cannot put {data} in place: {str(error.strerror).lower()}") from error
+
+
+def _move_lock(lock: Path, kept: Path) -> None:
+    """A process that opened the environment just before has its locks on the moved file: then put it back."""
+    lock.rename(kept)
+    if inspect_lock(kept.parent).live:
+        kept.rename(lock)
+        refuse_live(lock.parent)
+
+
+def _keep(data: Path, kept: Path) -> None:
+    """Give the old data file its second name, so that the rename that follows replaces it without a gap."""
+    try:
+        kept.hardlink_to(data)
+    except FileExistsError:
+        if not kept.samefile(data):
+            raise
+    except OSError as error:
+        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+            raise
+        # A file system without hard links: a gap of one rename is the best there is.
+        data.rename(kept)
+
+
+def _adopt_owner(staged: Path, model: Path) -> None:
+    status = model.stat()
+    if os.geteuid() == 0:
+        os.chown(staged, status.st_uid, status.st_gid)
+    if model.is_file():
+        staged.chmod(status.st_mode & 0o777)
+
+
+def _sync(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _expected(record: DatabaseRecord) -> Database:
+    unnamed = record.name is None and record.name_b64 is None
+    name = None if unnamed else decode_text(record.name, record.name_b64)
+    return Database(name, tuple(record.flags), record.entries)

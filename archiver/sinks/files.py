@@ -1,0 +1,162 @@
+"""A restored file on its way: written at offsets in any order, sparse, read back and proven before it counts."""
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from blake3 import blake3
+
+from archiver.buffers import Buffer
+from archiver.catalog.records import FileRecord
+from archiver.errors import FormatError, IntegrityError, TargetError
+from archiver.filesystem import NOT_FOLLOWED, Beneath, data_regions, hash_zeros, read_region
+
+_ZEROS = bytearray(64 * 1024)
+
+
+class StagedFile:
+    """A new file of ``size`` bytes at ``path``, readable by this user only until it is finished.
+
+    ``path`` is relative to the open directory ``dir_fd`` where one is given; ``name`` is what messages call it.
+    ``write_at`` may be called by several threads. Blocks of zeros are not written, so the file is as sparse as its
+    content allows. ``finish`` ends it: until then the file proves nothing. ``dress`` is called with the descriptor
+    when the content has been proven, before it is made durable. Nothing is removed after a failure: whoever made
+    the staging directory removes it. Errors: ``TargetError``; ``IntegrityError`` when the path exists already,
+    because a catalog names each path once.
+    """
+
+    def __init__(
+        self,
+        path: Path | bytes,
+        size: int,
+        *,
+        dir_fd: int | None = None,
+        name: str | None = None,
+        dress: Callable[[int], None] | None = None,
+    ) -> None:
+        self.size = size
+        self._name = name or str(path)
+        self._dress = dress
+        with translated(self._name):
+            self._descriptor = os.open(
+                path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOT_FOLLOWED, mode=0o600, dir_fd=dir_fd
+            )
+            try:
+                os.ftruncate(self._descriptor, size)
+            except OSError:
+                os.close(self._descriptor)
+                raise
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        os.close(self._descriptor)
+
+    def write_at(self, offset: int, buffer: Buffer) -> None:
+        """Put ``buffer`` at byte ``offset``. No byte may be written twice: zeros do not replace what is there."""
+        view = memoryview(buffer)
+        if offset + len(view) > self.size:
+            raise FormatError(f"{self._name}: data up to byte {offset + len(view)}, expected {self.size} bytes")
+        with translated(self._name):
+            for start, end in _data_runs(view):
+                _write(self._descriptor, view[start:end], offset + start)
+
+    def finish(self, blake3_hex: str) -> None:
+        """Read the whole file back, holes as zeros, and make it durable if its BLAKE3 is ``blake3_hex``."""
+        with translated(self._name):
+            found = _hash(self._descriptor, self.size)
+            if found != blake3_hex:
+                raise IntegrityError(
+                    f"{self._name}: restored content hashes to {found}, expected {blake3_hex}",
+                    hint="Restore it from another backup or another copy of this one.",
+                )
+            if self._dress is not None:
+                self._dress(self._descriptor)
+            os.fsync(self._descriptor)
+
+
+def same_file(root: Path, record: FileRecord) -> bool:
+    """Whether the file that ``record`` names below ``root`` is there with the recorded size and BLAKE3.
+
+    A question, not a proof: it decides what need not be fetched again. No symbolic link below ``root`` is followed.
+    A file that is missing or cannot be read is not the same.
+    """
+    try:
+        with Beneath(root) as tree:
+            with tree.parent(record.path_bytes) as (directory, name):
+                descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | NOT_FOLLOWED, dir_fd=directory)
+            with os.fdopen(descriptor, "rb", buffering=0) as file:
+                size = os.fstat(file.fileno()).st_size
+                return size == record.size and _hash(file.fileno(), size) == record.blake3
+    except OSError:
+        return False
+
+
+@contextmanager
+def translated(name: str) -> Iterator[None]:
+    """Turn an ``OSError`` within the block into a ``TargetError``, or an ``IntegrityError``, that names ``name``."""
+    try:
+        yield
+    except OverflowError as error:
+        raise FormatError(f"{name}: its owner or time is out of range") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise TargetError(
+                f"{name}: cannot be written: {os.strerror(error.errno)}".lower(),
+                hint="Free space on the target's file system, or restore to another one with --to.",
+            ) from error
+        if error.errno in (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+            raise conflict(name) from error
+        raise TargetError(f"{name}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+
+
+def conflict(name: str) -> IntegrityError:
+    """The error for a catalog that wants two things at ``name``."""
+    return IntegrityError(
+        f"{name}: the backup's catalog has two entries in one place",
+        hint="Restore another backup, and report this one: its catalog contradicts itself.",
+    )
+
+
+def _write(descriptor: int, view: memoryview, offset: int) -> None:
+    while view:
+        written = os.pwrite(descriptor, view, offset)
+        view = view[written:]
+        offset += written
+
+
+def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
+    """The stretches (start, end) of ``view`` outside its blocks of zeros."""
+    start = None
+    block = len(_ZEROS)
+    for position in range(0, len(view), block):
+        piece = view[position : position + block]
+        # A bytearray compares itself with any buffer by memcmp; a memoryview would go element by element.
+        zeros = _ZEROS if len(piece) == block else _ZEROS[: len(piece)]
+        if zeros == piece:
+            if start is not None:
+                yield start, position
+                start = None
+        elif start is None:
+            start = position
+    if start is not None:
+        yield start, len(view)
+
+
+def _hash(descriptor: int, size: int) -> str:
+    hasher = blake3()
+    position = 0
+    for offset, length in data_regions(descriptor, size):
+        hash_zeros(hasher, offset - position)
+        for block in read_region(descriptor, offset, length):
+            hasher.update(block)
+        position = offset + length
+    hash_zeros(hasher, size - position)
+    return hasher.hexdigest()
