@@ -1,0 +1,105 @@
+"""``archiver backup``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from archiver.cli import human
+from archiver.cli.options import command, config_option
+from archiver.cli.output import Output
+
+if TYPE_CHECKING:
+    from archiver.operations.backup import BackupResult
+    from archiver.operations.backup_setup import Preview
+
+
+@command("backup", example="archiver backup ucotron-prod --label 'before the upgrade'")
+@click.argument("source", required=False)
+@click.option("--class", "retention_class", default="daily", show_default=True, help="The retention class.")
+@click.option("--label", default="", help="A text to find the backup by; it is stored encrypted.")
+@click.option("--dry-run", is_flag=True, help="Say what would be backed up, and how; store nothing.")
+@config_option
+def backup(
+    *, output: Output, source: str | None, retention_class: str, label: str, dry_run: bool, config: Path | None
+) -> int:
+    """Back up SOURCE: pin its environments, copy them and the media files, encrypt, upload, commit.
+
+    Without SOURCE the only one of the configuration. Exits with 3 when something was skipped, and says what.
+    """
+    from archiver.config import find_config, load_config
+    from archiver.operations.backup_setup import backup_source, preview
+
+    settings = load_config(find_config(config))
+    if dry_run:
+        return _show_preview(output, preview(settings, source, retention_class))
+    with output.progress():
+        result, seconds = backup_source(settings, source, retention_class, label, output)
+    _show_result(output, result, seconds)
+    return output.exit_code()
+
+
+def _show_result(output: Output, result: "BackupResult", seconds: float) -> None:
+    manifest = result.manifest
+    totals = manifest.totals
+    output.document(
+        {
+            "backup": manifest.backup,
+            "source": manifest.source,
+            "class": result.retention_class,
+            "started": human.time(manifest.started),
+            "finished": human.time(manifest.finished),
+            "promised_until": human.time(manifest.promised_until),
+            "consistency": manifest.consistency,
+            "skew_seconds": result.skew_seconds,
+            "environments": [
+                {"name": record.name, "method": record.method, "txnid": record.txnid, "bytes": record.size}
+                for record in result.environments
+            ],
+            "files": totals.files,
+            "objects": totals.objects,
+            "plaintext_bytes": totals.plaintext_bytes,
+            "stored_bytes": totals.stored_bytes,
+            "warnings": totals.warnings,
+            "seconds": round(seconds, 3),
+        }
+    )
+    output.line(f"backup {manifest.backup} of {manifest.source}")
+    for record in result.environments:
+        entries = sum(database.entries for database in record.databases if database.name or database.name_b64)
+        databases = human.plural(max(len(record.databases) - 1, 0), "database")
+        output.line(
+            f"  {record.name}: {human.size(record.size)}, {databases}, {human.plural(entries, 'entry')}, {record.method}"
+        )
+    output.line(f"  media: {human.plural(totals.files, 'file')}")
+    output.line(
+        f"  {human.size(totals.plaintext_bytes)} stored as {human.size(totals.stored_bytes)}"
+        f" in {human.plural(totals.objects, 'object')}, {human.duration(seconds)}"
+    )
+    output.line(f"  promised until {human.time(manifest.promised_until)}")
+
+
+def _show_preview(output: Output, preview: "Preview") -> int:
+    output.document(
+        {
+            "dry_run": True,
+            "source": preview.source.name,
+            "environments": [
+                {"name": name, "path": str(report.directory), "method": report.method, "bytes": report.copy_size}
+                for name, report in preview.environments
+            ],
+            "media": None if preview.source.media is None else str(preview.source.media),
+            "files": preview.files,
+            "file_bytes": preview.file_bytes,
+            "skipped": [skipped.record().path for skipped in preview.skipped],
+        }
+    )
+    output.line(f"would back up {preview.source.name}, storing nothing now")
+    for name, report in preview.environments:
+        output.line(f"  {name}: about {human.size(report.copy_size)}, {report.method}, from {report.directory}")
+    if preview.source.media is not None:
+        files = human.plural(preview.files, "file")
+        output.line(f"  media: {files}, {human.size(preview.file_bytes)}, from {preview.source.media}")
+    for skipped in preview.skipped:
+        output.warn(f"media/{skipped.record().path}: {skipped.reason}")
+    return output.exit_code()

@@ -1,0 +1,30 @@
+"""``archiver cat``."""
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from archiver.cli.options import access_options, command
+from archiver.cli.output import Output
+
+if TYPE_CHECKING:
+    from archiver.operations.access import AccessOptions
+
+
+@command("cat", example="archiver cat latest media/42.png --identity recovery-card.txt > 42.png")
+@click.argument("backup")
+@click.argument("path")
+@access_options
+def cat(*, output: Output, access: "AccessOptions", backup: str, path: str) -> None:  # noqa: ARG001 - bytes only
+    """Write one file of BACKUP to stdout, fetching only what it needs.
+
+    Its hash is checked at the end: what was written before an exit code other than 0 is not to be trusted.
+    """
+    from archiver.operations.access import resolve_access
+    from archiver.operations.listing import read_file
+
+    with resolve_access(access).open() as archive:
+        for buffer in read_file(archive, archive.find(backup), path):
+            sys.stdout.buffer.write(buffer)
+    sys.stdout.buffer.flush()

@@ -1,0 +1,31 @@
+"""Backups as JSON documents and as lines, the same in every command."""
+
+from typing import TYPE_CHECKING
+
+from archiver.cli import human
+
+if TYPE_CHECKING:
+    from archiver.operations.archive import Backup
+
+
+def backup_document(backup: "Backup") -> dict[str, object]:
+    """What the manifest says, and what is known of its signature."""
+    manifest = backup.manifest
+    return {
+        "backup": manifest.backup,
+        "source": manifest.source,
+        "class": backup.place.retention_class,
+        "started": human.time(manifest.started),
+        "finished": human.time(manifest.finished),
+        "promised_until": human.time(manifest.promised_until),
+        "consistency": manifest.consistency,
+        "sequence": manifest.sequence,
+        "signature": backup.signature,
+        "signer": manifest.signer,
+        "environments": manifest.totals.environments,
+        "files": manifest.totals.files,
+        "objects": manifest.totals.objects,
+        "plaintext_bytes": manifest.totals.plaintext_bytes,
+        "stored_bytes": manifest.totals.stored_bytes,
+        "warnings": manifest.totals.warnings,
+    }

@@ -1,0 +1,36 @@
+"""``archiver keys``."""
+
+from pathlib import Path
+
+import click
+
+from archiver.cli.options import command
+from archiver.cli.output import Output
+
+
+@click.group()
+def keys() -> None:
+    """Make and manage keys."""
+
+
+@command("generate", example="archiver keys generate --output operator.txt")
+@click.option("--output", "path", type=click.Path(path_type=Path), required=True, help="The file to create, mode 0600.")
+def generate(*, output: Output, path: Path) -> None:
+    """Make an operator's key pair: the identity goes into the file, the recipient is printed.
+
+    Give the recipient to archiver init --recipient; keep the file offline.
+    """
+    from datetime import UTC, datetime
+
+    from archiver.crypto.identities import write_secret_file
+    from archiver.crypto.recipients import X25519Identity
+
+    identity = X25519Identity.generate()
+    created = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
+    text = f"# created: {created}\n# public key: {identity.recipient}\n{identity.encode()}\n"
+    write_secret_file(path, text)
+    output.document({"recipient": str(identity.recipient), "identity_file": str(path)})
+    output.line(str(identity.recipient))
+
+
+keys.add_command(generate)

@@ -1,0 +1,44 @@
+"""``archiver list``."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from archiver.cli import human
+from archiver.cli.describe import backup_document
+from archiver.cli.options import access_options, command
+from archiver.cli.output import Output
+
+if TYPE_CHECKING:
+    from archiver.operations.access import AccessOptions
+
+
+@command("list", example="archiver list\narchiver list --from s3://backups/prod --source ucotron-prod --verify-key RW…")
+@click.option("--all", "everything", is_flag=True, help="Also backups that are past their promise.")
+@access_options
+def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> None:
+    """List the complete backups of a source, newest first."""
+    from archiver.operations.access import resolve_access
+
+    with resolve_access(access).open() as archive:
+        backups = archive.backups(None if everything else archive.store.clock())
+    output.document([backup_document(backup) for backup in backups])
+    rows = [
+        (
+            backup.manifest.backup,
+            backup.place.retention_class,
+            human.time(backup.manifest.started),
+            human.size(backup.manifest.totals.plaintext_bytes),
+            human.size(backup.manifest.totals.stored_bytes),
+            human.number(backup.manifest.totals.files),
+            backup.manifest.consistency,
+            human.time(backup.manifest.promised_until),
+            backup.signature,
+        )
+        for backup in backups
+    ]
+    if rows:
+        header = ("BACKUP", "CLASS", "STARTED", "SIZE", "STORED", "FILES", "TAKEN", "PROMISED UNTIL", "SIGNATURE")
+        output.table(header, rows, right=(3, 4, 5))
+    else:
+        output.note("no backups")

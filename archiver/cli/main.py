@@ -1,0 +1,92 @@
+"""``archiver``: the group of all commands, and the one place where errors become exit codes."""
+
+import sys
+
+import click
+
+from archiver import __version__
+from archiver.cli import (
+    backup,
+    cat,
+    demo,
+    doctor,
+    init,
+    keys,
+    list_,
+    ls,
+    restore,
+    show,
+    verify,
+)
+from archiver.cli.output import Output, report
+
+EPILOG = """\b
+Exit codes:
+  0    done
+  1    failed
+  2    usage or configuration
+  3    finished with warnings
+  4    integrity or authenticity failure
+  5    not found
+  6    busy: a live process, or another run
+  7    storage unreachable or refused
+  130  interrupted
+"""
+
+
+@click.group(epilog=EPILOG, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, message="archiver %(version)s")
+def archiver() -> None:
+    """Consistent, encrypted backups of LMDB environments and the media files beside them.
+
+    On the worst day: archiver restore latest --identity recovery-card.txt --to DIR
+    """
+
+
+for command in (
+    init.init,
+    doctor.doctor,
+    backup.backup,
+    list_.list_backups,
+    show.show,
+    ls.ls,
+    cat.cat,
+    restore.restore,
+    verify.verify,
+    keys.keys,
+    demo.demo,
+):
+    archiver.add_command(command)
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run one command line; returns its exit code."""
+    output = Output(json="--json" in arguments)
+    try:
+        result = archiver.main(arguments, prog_name="archiver", standalone_mode=False, obj=output)
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return 2
+    except click.ClickException as error:
+        message = error.format_message()
+        output.error(message[:1].lower() + message[1:].rstrip("."), _usage_hint(error), 2)
+        return 2
+    except click.Abort:
+        return report(output, KeyboardInterrupt())
+    except BrokenPipeError:
+        # The reader of our output went away, as `head` does; say nothing more to it.
+        sys.stdout = None
+        return 1
+    except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
+        return report(output, error)
+    return result if isinstance(result, int) else 0
+
+
+def _usage_hint(error: click.ClickException) -> str:
+    context = getattr(error, "ctx", None)
+    return f"Run {context.command_path if context else 'archiver'} --help."

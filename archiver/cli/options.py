@@ -1,0 +1,83 @@
+"""Options that commands share."""
+
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from archiver.cli.output import Output
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]], click.Command]:
+    """A click command that takes ``--json``, ``--quiet`` and ``--verbose``, gets an ``output``, and shows an example.
+
+    The function returns an exit code, or None for 0.
+    """
+
+    def decorate(function: Callable[..., int | None]) -> click.Command:
+        @wraps(function)
+        def run(*, as_json: bool, quiet: bool, verbose: bool, **values: Any) -> int:
+            output = click.get_current_context().ensure_object(Output)
+            output.json, output.quiet, output.verbose = as_json, quiet, verbose
+            return function(output=output, **values) or 0
+
+        for option in (
+            click.option("--verbose", is_flag=True, help="Say more."),
+            click.option("--quiet", is_flag=True, help="Say only what was asked for, and warnings."),
+            click.option("--json", "as_json", is_flag=True, help="Print JSON on stdout."),
+        ):
+            option(run)
+        lines = "\n".join(f"  {line}" for line in example.splitlines())
+        return click.command(name, epilog=f"\b\nExample:\n{lines}")(run)
+
+    return decorate
+
+
+def config_option(function: F) -> F:
+    """``--config``."""
+    return click.option(
+        "--config",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="The configuration; default: archiver.toml here, then /etc/archiver/archiver.toml.",
+    )(function)
+
+
+def access_options(function: F) -> F:
+    """How to reach backups: all a blank machine needs. The function gets one ``access``: an AccessOptions."""
+
+    @wraps(function)
+    def run(
+        *,
+        config: Path | None,
+        source: str | None,
+        destination: str | None,
+        identity: Path | None,
+        verify_key: tuple[str, ...],
+        trust_unsigned: bool,
+        **values: Any,
+    ) -> Any:
+        from archiver.operations.access import AccessOptions
+
+        options = AccessOptions(config, source, destination, identity, verify_key, trust_unsigned)
+        return function(access=options, **values)
+
+    for option in (
+        click.option("--trust-unsigned", is_flag=True, help="Read backups without knowing who wrote them."),
+        click.option("--verify-key", multiple=True, metavar="RW…", help="Believe backups signed by this minisign key."),
+        click.option(
+            "--identity",
+            type=click.Path(path_type=Path, dir_okay=False),
+            help="The recovery card, or an age identity file.",
+        ),
+        click.option(
+            "--from", "destination", metavar="URL", help="The destination, where no configuration is at hand."
+        ),
+        click.option("--source", metavar="NAME", help="The source, where there are several or no configuration."),
+        config_option,
+    ):
+        option(run)
+    return run  # type: ignore[return-value]

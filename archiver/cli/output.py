@@ -1,0 +1,168 @@
+"""What the commands print, for people and for machines, and how errors become exit codes.
+
+People: results on stdout; progress, events and warnings on stderr. Machines (``--json``): one document on stdout, or
+JSON lines where a command reports events.
+"""
+
+import json
+import sys
+import threading
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, TextIO
+
+from archiver.cli import human
+from archiver.errors import ArchiverError
+
+if TYPE_CHECKING:
+    from rich.progress import Progress, TaskID
+
+WARNINGS_EXIT_CODE = 3
+INTERRUPTED_EXIT_CODE = 130
+
+
+@dataclass
+class Output:
+    """Prints for one command; implements archiver.progress.Reporter."""
+
+    json: bool = False
+    quiet: bool = False
+    verbose: bool = False
+    warnings: int = 0
+    _progress: "Progress | None" = None
+    _task: "TaskID | None" = None
+    _lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def line(self, text: str = "") -> None:
+        """A line of the result, for people."""
+        if not self.json:
+            self._write(sys.stdout, text)
+
+    def table(self, header: Sequence[str], rows: Sequence[Sequence[str]], *, right: Sequence[int] = ()) -> None:
+        """Aligned columns, those in ``right`` to the right."""
+        widths = [max(len(row[column]) for row in (header, *rows)) for column in range(len(header))]
+        for row in (header, *rows):
+            cells = [
+                cell.rjust(width) if column in right else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            self.line("  ".join(cells).rstrip())
+
+    def document(self, value: object) -> None:
+        """The result, for machines."""
+        if self.json:
+            self._write(sys.stdout, json.dumps(value, ensure_ascii=False, default=str))
+
+    def note(self, text: str) -> None:
+        """A line on stderr for people who did not ask for quiet."""
+        if not self.json and not self.quiet:
+            self._write(sys.stderr, text)
+
+    def detail(self, text: str) -> None:
+        """A line on stderr for people who asked for more."""
+        if self.verbose:
+            self.note(text)
+
+    def error(self, message: str, hint: str | None, exit_code: int) -> None:
+        """Why the command failed: one line, and what to do next."""
+        if self.json:
+            problem = {"message": message, "hint": hint, "exit_code": exit_code}
+            self._write(sys.stdout, json.dumps({"error": problem}, ensure_ascii=False))
+            return
+        self._write(sys.stderr, f"archiver: {message}")
+        if hint:
+            self._write(sys.stderr, f"hint: {hint}")
+
+    # The Reporter protocol.
+
+    def phase(self, name: str, total: int | None = None) -> None:
+        with self._lock:
+            if self._progress is not None:
+                if self._task is not None:
+                    self._progress.remove_task(self._task)
+                self._task = self._progress.add_task(name, total=total)
+                return
+        self.note(name if total is None else f"{name} ({human.size(total)})")
+
+    def advance(self, count: int) -> None:
+        if self._progress is not None and self._task is not None:
+            self._progress.advance(self._task, count)
+
+    def event(self, name: str, **details: object) -> None:
+        if self.json and self.verbose:
+            self._write(sys.stderr, json.dumps({"event": name, **details}, ensure_ascii=False, default=str))
+        else:
+            self.detail(f"{name}: " + ", ".join(f"{key} {value}" for key, value in details.items()))
+
+    def warn(self, message: str) -> None:
+        self.warnings += 1
+        self._write(sys.stderr, f"warning: {message}")
+
+    @contextmanager
+    def progress(self) -> Iterator[None]:
+        """Show a progress bar on stderr meanwhile, if a person watches."""
+        if self.json or self.quiet or not sys.stderr.isatty():
+            yield
+            return
+        from rich.console import Console
+        from rich.progress import (
+            BarColumn,
+            DownloadColumn,
+            Progress,
+            TextColumn,
+            TimeRemainingColumn,
+            TransferSpeedColumn,
+        )
+
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            DownloadColumn(binary_units=True),
+            TransferSpeedColumn(),
+            TimeRemainingColumn(),
+        )
+        with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+            self._progress = progress
+            try:
+                yield
+            finally:
+                self._progress = self._task = None
+
+    def exit_code(self) -> int:
+        """0, or 3 when there were warnings."""
+        return WARNINGS_EXIT_CODE if self.warnings else 0
+
+    def _write(self, stream: TextIO, text: str) -> None:
+        # File names of any bytes reach a message; what the terminal cannot show must not end the command.
+        encoding = stream.encoding or "utf-8"
+        printable = text.encode(encoding, "backslashreplace").decode(encoding)
+        if self._progress is not None and stream is sys.stderr:
+            self._progress.console.print(printable, markup=False, highlight=False)
+            return
+        stream.write(printable + "\n")
+        stream.flush()
+
+
+def report(output: Output, error: BaseException) -> int:
+    """Print what went wrong; returns the exit code."""
+    if isinstance(error, KeyboardInterrupt):
+        output.error("interrupted", None, INTERRUPTED_EXIT_CODE)
+        return INTERRUPTED_EXIT_CODE
+    if isinstance(error, ArchiverError):
+        output.error(error.message, error.hint, error.exit_code)
+        return error.exit_code
+    if isinstance(error, OSError) and error.strerror:
+        where = f"{error.filename}: " if error.filename else ""
+        output.error(f"{where}{error.strerror.lower()}", None, 1)
+        return 1
+    if output.verbose:
+        import traceback
+
+        traceback.print_exception(error)
+    output.error(
+        f"internal error: {type(error).__name__}: {error}",
+        "This is a bug in archiver: run again with --verbose and report what it prints.",
+        1,
+    )
+    return 1

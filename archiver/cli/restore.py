@@ -1,0 +1,144 @@
+"""``archiver restore``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from archiver.cli import human
+from archiver.cli.options import access_options, command
+from archiver.cli.output import Output
+from archiver.errors import UsageError
+
+if TYPE_CHECKING:
+    from archiver.operations.access import AccessOptions
+    from archiver.operations.restore import RestoreResult
+    from archiver.operations.restore_plan import Plan
+
+
+@command(
+    "restore",
+    example="archiver restore latest --identity recovery-card.txt --to /srv/restored\n"
+    "archiver restore --at 2026-11-20 --only vector --to /tmp/look --identity recovery-card.txt",
+)
+@click.argument("backup", default="latest")
+@click.option("--to", "directory", type=click.Path(path_type=Path), help="Lay out DIR/ENVIRONMENT/data.mdb, DIR/media.")
+@click.option("--in-place", is_flag=True, help="Restore to the paths of the configuration.")
+@click.option("--at", metavar="TIME", help="The newest backup that had started by TIME (UTC).")
+@click.option("--only", multiple=True, metavar="NAME|GLOB", help="An environment, media, or media/…; may be repeated.")
+@click.option("--force", is_flag=True, help="Replace what is there; it is kept in .archiver-before-….")
+@click.option("--owner", metavar="USER[:GROUP]", help="Give everything to this owner instead of the recorded ones.")
+@click.option("--discard-replaced", is_flag=True, help="Delete what was replaced once the restore has succeeded.")
+@click.option("--dry-run", is_flag=True, help="Show the plan and what stands in its way; write nothing.")
+@access_options
+def restore(
+    *,
+    output: Output,
+    access: "AccessOptions",
+    backup: str,
+    directory: Path | None,
+    in_place: bool,
+    at: str | None,
+    only: tuple[str, ...],
+    force: bool,
+    owner: str | None,
+    discard_replaced: bool,
+    dry_run: bool,
+) -> None:
+    """Restore BACKUP, by default the latest, proven before anything is replaced.
+
+    On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
+    """
+    from archiver.operations.access import resolve_access
+    from archiver.operations.archive import parse_time
+    from archiver.operations.restore import discard
+    from archiver.operations.restore import restore as carry_out
+    from archiver.operations.restore_plan import check_plan, layout_below, layout_in_place, plan_restore
+    from archiver.operations.sources import resolve_source
+    from archiver.sinks.owners import by_name, fixed_owner
+
+    if (directory is None) != in_place:
+        raise UsageError(
+            "expected either --to DIR or --in-place", hint="Give --to DIR to restore beside what is there."
+        )
+    owners = by_name if owner is None else fixed_owner(owner)
+    moment = None if at is None else parse_time(at)
+    resolved = resolve_access(access)
+    if directory is not None:
+        layout = layout_below(directory)
+    elif resolved.config is not None:
+        layout = layout_in_place(resolve_source(resolved.config.source(resolved.source)))
+    else:
+        raise UsageError("--in-place needs the configuration", hint="Name it with --config, or give --to DIR.")
+    with resolved.open() as archive:
+        plan = plan_restore(archive, archive.find(backup, moment), layout, only)
+        if dry_run:
+            _show_plan(output, plan)
+            check_plan(plan, force=force)
+            return
+        with output.progress():
+            result = carry_out(archive, plan, output, force=force, owners=owners)
+    if discard_replaced:
+        discard(result)
+    _show_result(output, plan, result, discarded=discard_replaced)
+
+
+def _show_plan(output: Output, plan: "Plan") -> None:
+    manifest = plan.backup.manifest
+    landings = {landing.item: str(landing.final) for landing in plan.landings}
+    output.document(
+        {
+            "dry_run": True,
+            "backup": manifest.backup,
+            "environments": [
+                {"name": record.name, "bytes": record.size, "to": landings[record.name]} for record in plan.environments
+            ],
+            "files": plan.files,
+            "file_bytes": plan.file_bytes,
+            "unchanged_files": plan.unchanged,
+            "media_to": landings.get("media"),
+        }
+    )
+    output.line(f"would restore {manifest.backup} of {manifest.source}, taken {human.time(manifest.started)}")
+    for record in plan.environments:
+        output.line(f"  {record.name}: {human.size(record.size)} to {landings[record.name]}")
+    if plan.has_media:
+        kept = f", {human.number(plan.unchanged)} already in place" if plan.unchanged else ""
+        files = f"{human.plural(plan.files, 'file')}, {human.size(plan.file_bytes)}"
+        output.line(f"  media: {files} to {landings['media']}{kept}")
+
+
+def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, discarded: bool) -> None:
+    manifest = plan.backup.manifest
+    kept = [] if discarded else [str(path) for path in result.kept]
+    output.document(
+        {
+            "backup": manifest.backup,
+            "source": manifest.source,
+            "signature": plan.backup.signature,
+            "environments": [
+                {
+                    "name": record.name,
+                    "path": str(path),
+                    "bytes": record.size,
+                    "databases": {database.name or database.name_b64 or "": database.entries
+                                  for database in record.databases},
+                }
+                for record, path in result.environments
+            ],
+            "media": None if result.media is None else str(result.media),
+            "files": result.files,
+            "replaced_kept_in": kept,
+        }
+    )  # fmt: skip
+    output.line(f"restored {manifest.backup} of {manifest.source}, signature {plan.backup.signature}")
+    for record, path in result.environments:
+        output.line(f"  {record.name}: {human.size(record.size)} in {path}, structure and hashes proven")
+        for database in record.databases:
+            name = database.name or database.name_b64
+            if name is not None:
+                output.line(f"    {name}: {human.plural(database.entries, 'entry')}")
+    if result.media is not None:
+        output.line(f"  media: {human.plural(result.files, 'file')} in {result.media}, hashes proven")
+    for place in kept:
+        output.line(f"  what was there is kept in {place}; delete it when you are sure")

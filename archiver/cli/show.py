@@ -1,0 +1,69 @@
+"""``archiver show``."""
+
+from typing import TYPE_CHECKING
+
+import click
+
+from archiver.cli import human
+from archiver.cli.describe import backup_document
+from archiver.cli.options import access_options, command
+from archiver.cli.output import Output
+
+if TYPE_CHECKING:
+    from archiver.operations.access import AccessOptions
+
+
+@command("show", example="archiver show latest --identity recovery-card.txt")
+@click.argument("backup", default="latest")
+@access_options
+def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
+    """Show what is known of BACKUP: its manifest and, with --identity, its label, environments and warnings."""
+    from archiver.operations.access import resolve_access
+    from archiver.operations.listing import describe_contents
+
+    resolved = resolve_access(access)
+    with resolved.open() as archive:
+        found = archive.find(backup)
+        inside = describe_contents(archive, found) if resolved.identities else None
+    document = backup_document(found)
+    if inside is not None:
+        document["label"] = inside.label
+        document["contents"] = [
+            {
+                "environment": record.name,
+                "method": record.method,
+                "pinned": human.time(record.pinned),
+                "txnid": record.txnid,
+                "page_size": record.page_size,
+                "map_size": record.map_size,
+                "bytes": record.size,
+                "databases": [
+                    {"name": _database_name(database.name, database.name_b64), "entries": database.entries}
+                    for database in record.databases
+                ],
+            }
+            for record in inside.environments
+        ]
+        document["problems"] = [{"path": record.path, "reason": record.reason} for record in inside.warnings]
+    output.document(document)
+    for key, value in backup_document(found).items():
+        shown = human.size(value) if key.endswith("_bytes") and isinstance(value, int) else value
+        output.line(f"{key.removesuffix('_bytes').replace('_', ' '):15} {shown}")
+    if inside is None:
+        output.note("give --identity to see what is inside")
+        return
+    output.line(f"{'label':15} {inside.label or '-'}")
+    for record in inside.environments:
+        output.line(
+            f"{'environment':15} {record.name}: {human.size(record.size)}, {record.method},"
+            f" transaction {record.txnid}, pinned {human.time(record.pinned)}"
+        )
+        for database in record.databases:
+            name = _database_name(database.name, database.name_b64)
+            output.line(f"{'':15}   {name}: {human.plural(database.entries, 'entry')}")
+    for warning in inside.warnings:
+        output.line(f"{'warning':15} media/{warning.path}: {warning.reason}")
+
+
+def _database_name(name: str | None, encoded: str | None) -> str:
+    return name if name is not None else f"base64:{encoded}" if encoded is not None else "(main)"

@@ -1,0 +1,67 @@
+"""``archiver verify``."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, cast
+
+import click
+
+from archiver.cli import human
+from archiver.cli.options import access_options, command
+from archiver.cli.output import Output, report
+
+if TYPE_CHECKING:
+    from archiver.operations.access import AccessOptions
+    from archiver.operations.verify import Level
+
+
+@command("verify", example="archiver verify --all\narchiver verify latest --level restore --identity recovery-card.txt")
+@click.argument("backup", default="latest")
+@click.option("--all", "everything", is_flag=True, help="Every backup that is within its promise.")
+@click.option(
+    "--level",
+    type=click.Choice(["storage", "data", "restore"]),
+    default="storage",
+    show_default=True,
+    help="storage: signature, lists, objects present. data: read and hash everything. restore: also rebuild.",
+)
+@click.option("--work", type=click.Path(path_type=Path), help="Where level restore puts environments together.")
+@access_options
+def verify(
+    *, output: Output, access: "AccessOptions", backup: str, everything: bool, level: str, work: Path | None
+) -> int:
+    """Prove that BACKUP is what it was. Levels data and restore need --identity.
+
+    Exits with 4 when anything is not; with --all every backup is tried, and the worst exit code counts.
+    """
+    from archiver.errors import ArchiverError
+    from archiver.operations.access import resolve_access
+    from archiver.operations.verify import verify as prove
+
+    worst = 0
+    results: list[dict[str, object]] = []
+    with resolve_access(access).open() as archive:
+        names = archive.current() if everything else [backup]
+        if not names:
+            output.note("no backups")
+        for name in names:
+            try:
+                with output.progress():
+                    found = prove(archive, archive.find(name), cast("Level", level), output, directory=work)
+            except ArchiverError as error:
+                results.append({"backup": name, "verified": False, "problem": error.message})
+                if not everything:
+                    raise
+                worst = max(worst, report(output, error))
+                continue
+            manifest = found.backup.manifest
+            results.append(
+                {"backup": manifest.backup, "verified": True, "level": level, "objects": found.objects,
+                 "stored_bytes": found.stored_bytes, "environments": found.environments, "files": found.files}
+            )  # fmt: skip
+            checked = f"{human.plural(found.objects, 'object')}, {human.size(found.stored_bytes)} stored"
+            if level != "storage":
+                environments = human.plural(found.environments, "environment")
+                checked += f", {environments} and {human.plural(found.files, 'file')}"
+            output.line(f"{manifest.backup}: verified ({level}): {checked}, signature {found.backup.signature}")
+    output.document(results)
+    return worst

@@ -1,0 +1,243 @@
+"""The reading side of a destination: which backups of a source there are, what they say, and what opens them."""
+
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+
+from archiver.buffers import Buffer
+from archiver.catalog.lines import decode_lines
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, decode_manifest
+from archiver.catalog.names import (
+    VAULTS,
+    BackupPlace,
+    backups_prefix,
+    check_object_key,
+    parse_manifest_key,
+    vault_prefix,
+)
+from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
+from archiver.crypto.age import unseal
+from archiver.crypto.minisign import VerifyKey
+from archiver.crypto.recipients import Identity, vault_id
+from archiver.crypto.vault import MAX_VAULT_FILE, open_vault
+from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
+from archiver.operations.objects import ObjectReader
+from archiver.parallel import ordered_map
+from archiver.stages.frames import decompress
+from archiver.stages.measure import Meter, measured
+from archiver.stores.base import Store
+
+_READERS = 8
+"""Manifests fetched at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Backup:
+    """One committed backup, its manifest authenticated as far as the given keys allow."""
+
+    place: BackupPlace
+    manifest: Manifest
+    blake3: str
+    """Of the manifest's bytes."""
+    signature: str
+    """``verified`` by a trusted key, or ``unchecked`` because the operator said to trust unsigned backups."""
+
+
+class Archive:
+    """Reads the backups of one ``source`` in ``store``.
+
+    ``trusted`` are the keys that manifests may be signed by; None means that the operator gave ``--trust-unsigned``.
+    ``identities`` are the operator's: they open vaults, and vaults open objects.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        source: str,
+        trusted: Sequence[VerifyKey] | None,
+        identities: Sequence[Identity] = (),
+        *,
+        workers: int = 2,
+    ) -> None:
+        self.store = store
+        self.source = source
+        self._trusted = trusted
+        self._identities = identities
+        self._workers = workers
+        self._vaults: dict[str, Identity] = {}
+
+    def places(self) -> list[BackupPlace]:
+        """Where complete backups lie, newest first, the longest list of their classes included."""
+        found: list[BackupPlace] = []
+        for retention_class in self.store.list_names():
+            if retention_class + "/" != VAULTS:
+                keys = (item.key for item in self.store.list(backups_prefix(retention_class, self.source)))
+                found += [place for key in keys if (place := parse_manifest_key(key)) is not None]
+        return sorted(found, key=lambda place: (place.backup, place.retention_class), reverse=True)
+
+    def backups(self, now: datetime | None = None) -> list[Backup]:
+        """All backups, newest first, each once; with ``now`` only those still within their promise."""
+        places = {place.backup: place for place in reversed(self.places())}
+        newest_first = [places[backup] for backup in sorted(places, reverse=True)]
+        loaded = list(ordered_map(self.load, newest_first, workers=_READERS))
+        return [backup for backup in loaded if now is None or backup.manifest.promised_until > now]
+
+    def current(self) -> list[str]:
+        """The ids of the backups within their promise, newest first; of one that cannot be read as well."""
+        now = self.store.clock()
+        names = []
+        for name in dict.fromkeys(place.backup for place in self.places()):
+            try:
+                if self.find(name).manifest.promised_until <= now:
+                    continue
+            except IntegrityError:
+                pass
+            names.append(name)
+        return names
+
+    def find(self, reference: str = "latest", at: datetime | None = None) -> Backup:
+        """The backup called ``latest``, or by its id or an unambiguous beginning of it; with ``at`` the newest one
+        that had started by then. Raises ``NotFoundError``."""
+        places = self.places()
+        if reference != "latest":
+            places = [place for place in places if place.backup.startswith(reference)]
+        elif at is not None:
+            places = [place for place in places if _started(place.backup) <= at]
+        if not places:
+            wanted = f"backup {reference!r}" if at is None else f"backup from {at:%Y-%m-%dT%H:%M:%SZ} or before"
+            raise NotFoundError(
+                f"{self.store.url} has no {wanted} of source {self.source!r}",
+                hint="archiver list shows the backups that there are.",
+            )
+        if len({place.backup for place in places}) > 1 and reference != "latest":
+            raise NotFoundError(
+                f"{reference!r} is the beginning of {len(places)} backup ids", hint="Give more of the id."
+            )
+        return self.load(places[0])
+
+    def load(self, place: BackupPlace) -> Backup:
+        """Read one manifest and check its signature and that it belongs where it lies."""
+        data = self._small(place.manifest, MAX_MANIFEST)
+        verdict = "unchecked"
+        if self._trusted is not None:
+            self._check_signature(place, data)
+            verdict = "verified"
+        manifest = decode_manifest(data, place.manifest)
+        if (manifest.backup, manifest.source) != (place.backup, place.source):
+            raise AuthenticityError(
+                f"{place.manifest} describes backup {manifest.backup} of {manifest.source}: it was moved or replayed"
+            )
+        meter = Meter()
+        meter.update(data)
+        return Backup(place, manifest, meter.blake3, verdict)
+
+    def _check_signature(self, place: BackupPlace, data: bytes) -> None:
+        try:
+            signature = self._small(place.signature, MAX_MANIFEST).decode("ascii", "replace")
+        except NotFoundError:
+            raise AuthenticityError(
+                f"{place.manifest} has no signature",
+                hint="Restore another backup, or give --trust-unsigned if you know why it is missing.",
+            ) from None
+        errors = []
+        for key in self._trusted or ():
+            try:
+                key.verify(data, signature)
+            except AuthenticityError as error:
+                errors.append(error)
+            else:
+                return
+        if not errors:
+            raise AuthenticityError(
+                f"no key to verify {place.manifest} with", hint="Give --verify-key RW… or --trust-unsigned."
+            )
+        raise AuthenticityError(f"{place.manifest}: {errors[0].message}", hint=errors[0].hint)
+
+    def objects(self, backup: Backup) -> dict[str, ObjectRecord]:
+        """The objects list: what the backup needs, by object id."""
+        buffers = self._proven(backup.place.objects, backup.manifest.objects)
+        return {record.id: record for record in decode_lines(decompress(buffers), OBJECTS, backup.place.objects)}
+
+    def placement(self, backup: Backup) -> dict[str, str]:
+        """Where each object lies in this destination: object id to key. Unsigned: the objects' hashes protect it."""
+        buffers = self.store.read(backup.place.placement)
+        records = decode_lines(decompress(buffers), PLACEMENT, backup.place.placement)
+        return {record.id: check_object_key(record.key, record.id) for record in records}
+
+    def contents(self, backup: Backup) -> Iterator[ContentsRecord]:
+        """The private list, streaming. Only when the iterator ends without an error is all of it proven authentic."""
+        buffers = self._proven(backup.place.contents, backup.manifest.contents)
+        plaintext = decompress(unseal(buffers, [self.unlock(backup.manifest.vaults[0].id)]))
+        records = decode_lines(plaintext, CONTENTS, backup.place.contents)
+        header = next(records, None)
+        if not isinstance(header, HeaderRecord) or header.backup != backup.manifest.backup:
+            raise FormatError(f"{backup.place.contents} does not begin with the header of its backup")
+        yield header
+        yield from records
+
+    def reader(self, record: ObjectRecord, placement: dict[str, str]) -> ObjectReader:
+        """Open one object for reading."""
+        key = placement.get(record.id)
+        if key is None:
+            raise IntegrityError(f"the placement does not say where object {record.id} lies")
+        return ObjectReader(self.store, key, record.stored_size, [self.unlock(record.vault)], self._workers)
+
+    def unlock(self, vault: str) -> Identity:
+        """The identity of the vault whose id is ``vault``, opened with the operator's identities; kept once opened."""
+        if vault not in self._vaults:
+            self._vaults[vault] = self._open_vault(vault)
+        return self._vaults[vault]
+
+    def _open_vault(self, vault: str) -> Identity:
+        files = list(self.store.list(vault_prefix(self.source, vault)))
+        if not self._identities:
+            raise DecryptionError(
+                f"vault {vault} of {self.source!r} needs an operator's identity",
+                hint="Give --identity with the recovery card or an age identity file.",
+            )
+        if not files:
+            raise NotFoundError(f"{self.store.url} holds no key file of vault {vault} of source {self.source!r}")
+        for file in files:
+            try:
+                identity = open_vault(self._small(file.key, MAX_VAULT_FILE), self._identities)
+            except DecryptionError:
+                continue
+            if vault_id(str(identity.recipient)) != vault:
+                raise IntegrityError(f"{file.key} holds the identity of another vault")
+            return identity
+        operators = ", ".join(file.key.rsplit("/", 1)[-1] for file in files)
+        raise DecryptionError(
+            f"none of the given identities opens vault {vault} of {self.source!r} (it is sealed to: {operators})",
+            hint="Give --identity with the recovery card or the identity file of one of these operators.",
+        )
+
+    def _small(self, key: str, limit: int) -> bytes:
+        """All of a small file; a larger one is refused before it is read."""
+        size = self.store.stat(key).size
+        if size > limit:
+            raise FormatError(f"{key} has {size} bytes, expected at most {limit}")
+        return b"".join(self.store.read(key))
+
+    def _proven(self, key: str, digest: Digest) -> Iterator[Buffer]:
+        meter = Meter()
+        yield from measured(self.store.read(key), meter)
+        if (meter.size, meter.blake3) != (digest.stored_size, digest.blake3):
+            raise IntegrityError(
+                f"{key}: expected {digest.stored_size} bytes with BLAKE3 {digest.blake3}, "
+                f"got {meter.size} with {meter.blake3}",
+                hint="The list was replaced or damaged: restore another backup.",
+            )
+
+
+def parse_time(text: str) -> datetime:
+    """A point in time in ISO 8601; UTC where it names no zone. Raises ``UsageError``."""
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(f"not a time: {text!r}", hint="Write it like 2026-11-22T02:00:00Z.") from None
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+
+
+def _started(backup: str) -> datetime:
+    return datetime.strptime(re.sub("-.*", "+0000", backup), "%Y%m%dT%H%M%SZ%z")

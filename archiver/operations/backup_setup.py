@@ -1,0 +1,87 @@
+"""From configuration to a backup, or to what a backup would be."""
+
+import time
+from collections.abc import Sequence
+from contextlib import closing
+from dataclasses import dataclass
+
+from archiver.catalog.names import check_class
+from archiver.config import Config, SourceConfig
+from archiver.crypto.identities import read_secret_file
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import X25519Recipient
+from archiver.environment.inspection import EnvironmentReport, inspect
+from archiver.errors import ConfigError, FormatError
+from archiver.operations.backup import BackupRequest, BackupResult, backup
+from archiver.operations.sources import Source, resolve_source
+from archiver.progress import Reporter
+from archiver.sources.entries import FileEntry, Skipped
+from archiver.sources.environments import data_files
+from archiver.sources.media import MediaTree
+from archiver.stores.destination import open_store, parse_destination
+
+
+@dataclass(frozen=True, slots=True)
+class Preview:
+    """What a backup made now would hold. Sizes are bytes before compression."""
+
+    source: Source
+    environments: Sequence[tuple[str, EnvironmentReport]]
+    files: int
+    file_bytes: int
+    skipped: Sequence[Skipped]
+
+
+def backup_source(
+    config: Config, name: str | None, retention_class: str, label: str, reporter: Reporter
+) -> tuple[BackupResult, float]:
+    """Back up the source called ``name``; the result, and the seconds it took."""
+    began = time.monotonic()
+    request = _request(config, config.source(name), retention_class, label)
+    destination = parse_destination(config.destination, config.destination_options)
+    with closing(open_store(destination, request.state_directory / "journal")) as store:
+        return backup(store, request, reporter), time.monotonic() - began
+
+
+def preview(config: Config, name: str | None, retention_class: str) -> Preview:
+    """Everything but the backup: keys and destination are checked, environments inspected, the media tree listed."""
+    request = _request(config, config.source(name), retention_class, "")
+    parse_destination(config.destination, config.destination_options)
+    source = request.source
+    environments = [(spec.name, inspect(spec.directory)) for spec in source.environments]
+    for _, report in environments:
+        if report.refusal is not None:
+            raise report.refusal
+    files = size = 0
+    skipped = []
+    if source.media is not None:
+        with MediaTree(source.media, skip=data_files(source.environments), exclude=source.exclude) as tree:
+            for entry in tree.walk():
+                if isinstance(entry, FileEntry):
+                    files += 1
+                    size += entry.size
+                elif isinstance(entry, Skipped):
+                    skipped.append(entry)
+    return Preview(source, environments, files, size, skipped)
+
+
+def _request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:
+    """Everything that must be right before anything is read or sent."""
+    retention = config.retention_class(check_class(retention_class))
+    if config.signing_key is None:
+        raise ConfigError(f"{config.path} names no signing key", hint="Run archiver init, or set signing.key.")
+    try:
+        vault = X25519Recipient.parse(source.vault)
+        signing_key = SigningKey.parse(read_secret_file(config.signing_key))
+    except FormatError as error:
+        raise ConfigError(f"{config.path}: {error.message}", hint=error.hint) from None
+    return BackupRequest(
+        source=resolve_source(source),
+        retention_class=retention_class,
+        retention=retention,
+        vault=vault,
+        signing_key=signing_key,
+        state_directory=config.state_directory / source.name,
+        tuning=config.tuning,
+        label=label,
+    )

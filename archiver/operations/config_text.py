@@ -1,0 +1,61 @@
+"""The commented ``archiver.toml`` that ``archiver init`` writes."""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+from archiver.config import DEFAULT_KEEP, DEFAULT_LEASE
+
+
+def render_new(destination: str, signing_key: Path, verify_key: str) -> str:
+    """A whole file but for its sources."""
+    return f"""\
+# archiver.toml: what is backed up, and where to. It holds no secret. docs/CONFIGURATION.md lists every key.
+
+[destination]
+# file:///path, or s3://bucket/prefix?region=eu-central-1 (and endpoint=…, profile=…, storage_class=…, path_style=…).
+url = {_quote(destination)}
+
+[signing]
+# The minisign secret key that signs every manifest. Whoever has it can sign backups in this host's name.
+key = {_quote(signing_key)}
+# Public keys whose signatures this host believes when it reads backups.
+trusted = [{_quote(verify_key)}]
+
+[class.daily]
+# A backup of this class is promised for `keep` days; its data stay `lease` days longer.
+keep = {DEFAULT_KEEP}
+lease = {DEFAULT_LEASE}
+"""
+
+
+def render_source(
+    name: str,
+    *,
+    vault: str,
+    environments: Mapping[str, Path] | None,
+    media: Path | None,
+    ucotron_config: Path | None,
+) -> str:
+    """One source's tables."""
+    lines = [
+        f"[source.{name}]",
+        "# The vault's public recipient: everything is encrypted to it. Only the recovery card opens the vault.",
+        f"vault = {_quote(vault)}",
+    ]
+    if ucotron_config is not None:
+        lines += [
+            "# Environments and media directory are taken from Ucotron's own configuration.",
+            f"ucotron_config = {_quote(ucotron_config)}",
+        ]
+    if media is not None:
+        lines.append(f"media = {_quote(media)}")
+    if environments:
+        lines += ["", f"[source.{name}.environments]"]
+        lines += [f"{key} = {_quote(path)}" for key, path in environments.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _quote(value: object) -> str:
+    """A TOML basic string: JSON's escapes are a subset of TOML's."""
+    return json.dumps(str(value), ensure_ascii=False)

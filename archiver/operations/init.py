@@ -1,0 +1,132 @@
+"""``archiver init``: a vault, a signing key, a recovery card and a commented configuration."""
+
+from collections.abc import Mapping
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from archiver.catalog.names import check_name, vault_key
+from archiver.config import Config, load_config, parse_config
+from archiver.crypto.card import RecoveryCard
+from archiver.crypto.identities import read_secret_file, write_secret_file
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import X25519Identity, X25519Recipient, vault_id
+from archiver.crypto.vault import create_vault, seal_vault
+from archiver.errors import AlreadyExistsError, ConfigError
+from archiver.operations.config_text import render_new, render_source
+from archiver.stores.destination import open_store, parse_destination
+
+
+@dataclass(frozen=True, slots=True)
+class InitRequest:
+    """What to set up. Without a ``recipient`` an operator identity is made, and lives on the recovery card alone."""
+
+    config: Path
+    destination: str
+    source: str
+    operator: str
+    card: Path
+    recipient: X25519Recipient | None = None
+    environments: Mapping[str, Path] | None = None
+    media: Path | None = None
+    ucotron_config: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class InitResult:
+    """What now exists, and where."""
+
+    config: Path
+    signing_key: Path
+    card: Path
+    card_text: str
+    vault: str
+    vault_key: str
+
+
+def init(request: InitRequest) -> InitResult:
+    """Create everything, or nothing: files that were made are removed again when a later step fails."""
+    check_name(request.source, "source")
+    check_name(request.operator, "operator")
+    destination = parse_destination(request.destination)
+    existing = load_config(request.config) if request.config.exists() else None
+    if existing is not None:
+        _check_fits(existing, request)
+    signing_path = (existing and existing.signing_key) or request.config.absolute().parent / "archiver-signing.key"
+    made: list[Path] = []
+    try:
+        signer = _signing_key(signing_path, made)
+        operator, recipient = _operator(request)
+        vault = create_vault()
+        card = RecoveryCard(
+            destination=destination.display,
+            source=request.source,
+            vault_recipient=vault.recipient,
+            verify_key=signer.verify_key,
+            created=datetime.now(UTC),
+            identity=operator,
+        )
+        write_secret_file(request.card, card.render())
+        made.append(request.card)
+        key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator)
+        with closing(open_store(destination)) as store:
+            store.create(key, [seal_vault(vault, recipient)])
+        _write_config(request, existing, signing_path, card)
+    except BaseException:
+        for path in made:
+            path.unlink(missing_ok=True)
+        raise
+    return InitResult(
+        request.config, signing_path, request.card, card.render(), vault_id(str(card.vault_recipient)), key
+    )
+
+
+def _operator(request: InitRequest) -> tuple[X25519Identity | None, X25519Recipient]:
+    """The operator's recipient, and the identity if it is made here and now."""
+    if request.recipient is not None:
+        return None, request.recipient
+    identity = X25519Identity.generate()
+    return identity, identity.recipient
+
+
+def _check_fits(existing: Config, request: InitRequest) -> None:
+    if request.source in existing.sources:
+        raise AlreadyExistsError(
+            f"{request.config} has a source {request.source!r} already",
+            hint="Choose another name with --source, or another file with --config.",
+        )
+    configured = parse_destination(existing.destination, existing.destination_options)
+    if configured != parse_destination(request.destination):
+        raise ConfigError(
+            f"{request.config} backs up to {configured.display}, got {request.destination}",
+            hint="Keep one configuration file per destination: name another with --config.",
+        )
+
+
+def _signing_key(path: Path, made: list[Path]) -> SigningKey:
+    if path.exists():
+        return SigningKey.parse(read_secret_file(path))
+    signer = SigningKey.generate()
+    write_secret_file(path, signer.encode())
+    made.append(path)
+    return signer
+
+
+def _write_config(request: InitRequest, existing: Config | None, signing_key: Path, card: RecoveryCard) -> None:
+    """Write a new file, or append a source to the one there is; the name changes hands only when all is written."""
+    source = render_source(
+        request.source,
+        vault=str(card.vault_recipient),
+        environments=request.environments,
+        media=request.media,
+        ucotron_config=request.ucotron_config,
+    )
+    if existing is not None:
+        text = request.config.read_text("utf-8").rstrip("\n") + "\n\n" + source
+    else:
+        text = render_new(request.destination, signing_key, str(card.verify_key)) + "\n" + source
+    parse_config(text, request.config)
+    temporary = request.config.with_name(f".{request.config.name}.new")
+    temporary.write_text(text, "utf-8")
+    temporary.replace(request.config)

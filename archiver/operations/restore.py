@@ -1,0 +1,208 @@
+"""``archiver restore``: plan, stage, prove, swap.
+
+Everything is put together inside the target, in ``.archiver-restore-<id>``, and proven there: hashes, the structure
+of each environment, its entry counts. Only then is it moved into place, file by file, and what was there is moved to
+``.archiver-before-<id>``. Until the first rename the target is as it was.
+"""
+
+import fcntl
+import itertools
+import os
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from archiver.catalog.records import (
+    DirectoryRecord,
+    EnvironmentRecord,
+    FileRecord,
+    HardLinkRecord,
+    MediaRecord,
+    SymlinkRecord,
+)
+from archiver.errors import BusyError, TargetError
+from archiver.operations.archive import Archive
+from archiver.operations.assembly import Assembly
+from archiver.operations.paths import DATA_FILE, MEDIA
+from archiver.operations.restore_plan import BEFORE, STAGING, Landing, Plan, check_plan, selected_media
+from archiver.progress import Reporter
+from archiver.sinks.environment import EnvironmentSink, swap_environment
+from archiver.sinks.files import StagedFile, same_file
+from archiver.sinks.media import MediaSink
+from archiver.sinks.owners import OwnerMap, by_name, give
+from archiver.sinks.swap import swap_into
+
+
+@dataclass(frozen=True, slots=True)
+class RestoreResult:
+    """What is in place now, and where what was there before is kept."""
+
+    environments: Sequence[tuple[EnvironmentRecord, Path]]
+    media: Path | None
+    files: int
+    kept: Sequence[Path]
+
+
+def restore(
+    archive: Archive, plan: Plan, reporter: Reporter, *, force: bool = False, owners: OwnerMap = by_name
+) -> RestoreResult:
+    """Carry out ``plan``. On any failure before the swap the target is as it was and nothing is left behind."""
+    check_plan(plan, force=force)
+    backup = plan.backup.manifest.backup
+    with ExitStack() as resources:
+        for root in plan.roots:
+            resources.enter_context(_staging(root, backup))
+        _fetch(archive, plan, reporter, owners)
+        reporter.phase("swap")
+        return _swap(plan, owners)
+
+
+@contextmanager
+def _staging(root: Path, backup: str) -> Iterator[None]:
+    """Hold ``root`` for one restore at a time; what an earlier one was killed in the middle of is removed."""
+    made = _make_directory(root)
+    try:
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another restore into {root} is under way", hint="Wait for it to end.") from None
+        try:
+            for left in root.glob(f"{STAGING}*"):
+                _remove(left)
+            yield
+        finally:
+            _remove(root / f"{STAGING}{backup}")
+            os.close(descriptor)
+    finally:
+        for path in made:
+            if path.is_dir() and not os.listdir(path):
+                path.rmdir()
+
+
+def _make_directory(path: Path) -> list[Path]:
+    """Make ``path`` and its parents; those that were made, innermost first."""
+    missing = []
+    while not path.exists():
+        missing.append(path)
+        path = path.parent
+    for directory in reversed(missing):
+        try:
+            directory.mkdir(mode=0o755)
+        except OSError as error:
+            raise TargetError(f"cannot create {directory}: {(error.strerror or str(error)).lower()}") from None
+    return missing
+
+
+def _remove(staging: Path) -> None:
+    """Restored directories may be read-only already, so their modes are widened on the way down."""
+    if staging.is_dir():
+        for directory, names, _ in os.walk(staging):
+            for name in names:
+                path = os.path.join(directory, name)
+                if not os.path.islink(path):
+                    os.chmod(path, 0o700)
+        shutil.rmtree(staging)
+
+
+def _fetch(archive: Archive, plan: Plan, reporter: Reporter, owners: OwnerMap) -> None:
+    """Put every selected file together in the staging directories, each proven by its hash."""
+    total = plan.environment_bytes + plan.file_bytes - plan.unchanged_bytes
+    backup = plan.backup
+    identifier = backup.manifest.backup
+    reporter.phase("restore", total)
+    assembly = Assembly(archive, archive.objects(backup), archive.placement(backup), reporter.advance)
+    for record in plan.environments:
+        assembly.add(record.extents, partial(_open_environment, plan.layout.landing(record.name), identifier, record))
+    assembly.flush()
+    if plan.has_media:
+        landing = plan.layout.landing(MEDIA)
+        with MediaSink(landing.staging(identifier), owners) as sink:
+            for media in selected_media(archive, plan):
+                _stage(media, sink, assembly, landing.final)
+            assembly.flush()
+            sink.finish()
+
+
+@contextmanager
+def _open_environment(
+    landing: Landing, backup: str, record: EnvironmentRecord
+) -> Iterator[tuple[EnvironmentSink, Callable[[], object]]]:
+    with EnvironmentSink(landing.staging(backup), record) as sink:
+        yield sink, sink.finish
+
+
+@contextmanager
+def _open_file(sink: MediaSink, record: FileRecord) -> Iterator[tuple[StagedFile, Callable[[], object]]]:
+    with sink.file(record) as file:
+        yield file, partial(file.finish, record.blake3)
+
+
+def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, existing: Path) -> None:
+    match record:
+        case FileRecord() if same_file(existing, record):
+            sink.adopt(record, existing)
+        case FileRecord():
+            assembly.add(record.extents, partial(_open_file, sink, record))
+        case DirectoryRecord():
+            sink.directory(record)
+        case SymlinkRecord():
+            sink.symlink(record)
+        case HardLinkRecord():
+            sink.hardlink(record)
+
+
+def _swap(plan: Plan, owners: OwnerMap) -> RestoreResult:
+    """Everything is proven: move it into place. Environments first, because nothing may open them half-way."""
+    backup = plan.backup.manifest.backup
+    kept: list[Path] = []
+    environments = []
+    for record in plan.environments:
+        landing = plan.layout.landing(record.name)
+        before = _before(landing, backup)
+        for directory in _make_directory(landing.final):
+            give(directory, record, owners)
+        swap_environment(landing.staging(backup) / DATA_FILE, landing.final, before)
+        environments.append((record, landing.final))
+        kept.append(before)
+    media = None
+    if plan.has_media:
+        landing = plan.layout.landing(MEDIA)
+        before = _before(landing, backup)
+        media = landing.final
+        _make_directory(media)
+        keep = partial(plan.layout.is_environment, media)
+        swap_into(landing.staging(backup), media, before, remove_extra=plan.whole, keep=keep)
+        kept.append(before)
+    return RestoreResult(environments, media, plan.files, [path for path in kept if _settled(path)])
+
+
+def discard(result: RestoreResult) -> None:
+    """Delete what the restore replaced."""
+    for path in result.kept:
+        _remove(path)
+
+
+def _before(landing: Landing, backup: str) -> Path:
+    """A directory that does not exist yet for what is replaced: no earlier restore's is ever touched."""
+    for number in itertools.count(1):
+        suffix = "" if number == 1 else f"-{number}"
+        path = landing.root / f"{BEFORE}{backup}{suffix}" / landing.item
+        if not path.exists():
+            return path
+    raise AssertionError("unreachable: the numbers do not end")
+
+
+def _settled(before: Path) -> bool:
+    """Whether something is kept in ``before``; an empty one is removed."""
+    if not before.exists():
+        return False
+    if os.listdir(before):
+        return True
+    before.rmdir()
+    if not os.listdir(before.parent):
+        before.parent.rmdir()
+    return False

@@ -1,0 +1,204 @@
+"""What a restore would do, decided before anything is written: what to fetch, where it goes, what stands in the way."""
+
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from archiver.catalog.records import (
+    EnvironmentRecord,
+    FileRecord,
+    HeaderRecord,
+    MediaRecord,
+    WarningRecord,
+)
+from archiver.errors import BusyError, NotFoundError, TargetError, UsageError
+from archiver.operations.archive import Archive, Backup
+from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
+from archiver.operations.sources import Source
+from archiver.sinks.environment import refuse_live
+from archiver.sinks.files import same_file
+
+STAGING = ".archiver-restore-"
+BEFORE = ".archiver-before-"
+_RESERVE = 64 * 1024 * 1024
+"""Bytes that must stay free on the target's file system: directories and metadata take room too."""
+
+
+@dataclass(frozen=True, slots=True)
+class Landing:
+    """Where one environment, or the media tree, ends up. ``root`` is on the same file system as ``final``."""
+
+    item: str
+    """An environment's name, or ``media``."""
+    final: Path
+    root: Path
+
+    def staging(self, backup: str) -> Path:
+        return self.root / f"{STAGING}{backup}" / self.item
+
+
+@dataclass(frozen=True, slots=True)
+class Layout:
+    """Where everything ends up: below one directory, or in place, where the configuration says it lives."""
+
+    landing: Callable[[str], Landing]
+    max_sizes: Mapping[str, int] = field(default_factory=dict)
+    """Map size in bytes with which the server opens each environment, where that is known."""
+    environments: Sequence[Path] = ()
+    """Directories of environments that may lie in or around the media tree, which must not touch them."""
+
+    def is_environment(self, media: Path, path: bytes) -> bool:
+        """Whether ``path`` below ``media`` is the data file of an environment."""
+        place = os.path.realpath(os.path.join(os.fsencode(media), path))
+        return any(place == os.fsencode(os.path.realpath(directory / DATA_FILE)) for directory in self.environments)
+
+
+def layout_below(directory: Path) -> Layout:
+    """``DIR/<environment>/data.mdb`` and ``DIR/media/…``."""
+    root = Path(os.path.abspath(directory))
+    return Layout(lambda item: Landing(item, root / item, root))
+
+
+def layout_in_place(source: Source) -> Layout:
+    """The directories that the source is configured with."""
+    places = {spec.name: spec.directory for spec in source.environments}
+    if source.media is not None:
+        places[MEDIA] = source.media
+
+    def landing(item: str) -> Landing:
+        if item not in places:
+            raise UsageError(
+                f"the backup holds {item!r}, which source {source.name!r} has no place for",
+                hint="Restore it with --to DIR, or leave it out with --only.",
+            )
+        return Landing(item, places[item], places[item])
+
+    sizes = {spec.name: spec.max_size for spec in source.environments if spec.max_size is not None}
+    return Layout(landing, sizes, [spec.directory for spec in source.environments])
+
+
+@dataclass(slots=True)
+class Plan:
+    """A restore, decided. Sizes are bytes."""
+
+    backup: Backup
+    selected: Callable[[str], bool]
+    whole: bool
+    """Everything is restored, so that what the target has and the backup has not is set aside."""
+    layout: Layout
+    environments: list[EnvironmentRecord] = field(default_factory=list)
+    has_media: bool = False
+    files: int = 0
+    file_bytes: int = 0
+    unchanged: int = 0
+    """Files that are in place already with the right size and hash."""
+    unchanged_bytes: int = 0
+
+    @property
+    def environment_bytes(self) -> int:
+        return sum(record.size for record in self.environments)
+
+    @property
+    def landings(self) -> list[Landing]:
+        items = [record.name for record in self.environments] + [MEDIA] * self.has_media
+        return [self.layout.landing(item) for item in items]
+
+    @property
+    def roots(self) -> list[Path]:
+        """Each directory in which something is staged, once."""
+        return list(dict.fromkeys(landing.root for landing in self.landings))
+
+
+def selected_media(archive: Archive, plan: Plan) -> Iterator[MediaRecord]:
+    """The media records of ``plan``, in path order; reads contents anew, and proves them at its end."""
+    for record in archive.contents(plan.backup):
+        if isinstance(record, HeaderRecord | EnvironmentRecord | WarningRecord):
+            continue
+        if plan.selected(item_path(record)):
+            yield record
+
+
+def plan_restore(archive: Archive, backup: Backup, layout: Layout, only: Sequence[str] = ()) -> Plan:
+    """Read all of contents and decide; raises ``NotFoundError`` when ``only`` selects nothing."""
+    plan = Plan(backup, selector(only), not only, layout)
+    names = set()
+    for record in archive.contents(backup):
+        if isinstance(record, EnvironmentRecord):
+            if record.name in names or record.name == MEDIA:
+                raise UsageError(f"the backup holds two parts called {record.name!r}")
+            names.add(record.name)
+            if plan.selected(item_path(record)):
+                plan.environments.append(record)
+    for media in selected_media(archive, plan):
+        plan.has_media = True
+        if isinstance(media, FileRecord):
+            plan.files += 1
+            plan.file_bytes += media.size
+            if same_file(layout.landing(MEDIA).final, media):
+                plan.unchanged += 1
+                plan.unchanged_bytes += media.size
+    if not plan.environments and not plan.has_media:
+        wanted = " or ".join(repr(pattern) for pattern in only) or "anything"
+        raise NotFoundError(
+            f"backup {backup.manifest.backup} does not hold {wanted}",
+            hint=f"archiver ls {backup.manifest.backup} shows what it holds.",
+        )
+    return plan
+
+
+def check_plan(plan: Plan, *, force: bool) -> None:
+    """Raise what stands in the way: a live process, files that would be replaced, too little room."""
+    for record in plan.environments:
+        refuse_live(plan.layout.landing(record.name).final)
+        limit = plan.layout.max_sizes.get(record.name)
+        if limit is not None and record.size > limit:
+            raise TargetError(
+                f"environment {record.name!r} has {record.size} bytes, its server is configured for at most {limit}",
+                hint=f"Raise storage.{record.name}.max_db_size: else the first write fails with MDB_MAP_FULL.",
+            )
+    for landing in plan.landings:
+        place = landing.root if landing.root.exists() else landing.final
+        if not force and _occupied(place):
+            raise BusyError(
+                f"{place} is not empty",
+                hint=f"Restore into a new directory, or give --force: what is replaced is kept in {BEFORE}….",
+            )
+    _check_room(plan)
+
+
+def _occupied(directory: Path) -> bool:
+    try:
+        names = os.listdir(directory)
+    except FileNotFoundError:
+        return False
+    except NotADirectoryError:
+        raise TargetError(f"{directory} is not a directory") from None
+    return any(not name.startswith((STAGING, BEFORE)) and name != "lost+found" for name in names)
+
+
+def _check_room(plan: Plan) -> None:
+    """Staged files need room beside what is there, on each file system."""
+    needed: dict[int, int] = {}
+    places: dict[int, Path] = {}
+    for landing in plan.landings:
+        place = _existing(landing.root)
+        device = place.stat().st_dev
+        places[device] = place
+        sizes = {record.name: record.size for record in plan.environments}
+        size = sizes.get(landing.item, plan.file_bytes - plan.unchanged_bytes)
+        needed[device] = needed.get(device, _RESERVE) + size
+    for device, size in needed.items():
+        status = os.statvfs(places[device])
+        free = status.f_bavail * status.f_frsize
+        if free < size:
+            raise TargetError(
+                f"too little room on the file system of {places[device]}: {size} bytes needed, {free} free",
+                hint="Free space, or restore to another file system with --to.",
+            )
+
+
+def _existing(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
