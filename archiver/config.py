@@ -15,6 +15,12 @@ from typing import Any, NoReturn
 from archiver.errors import ConfigError
 
 DEFAULT_PATHS = (Path("archiver.toml"), Path("/etc/archiver/archiver.toml"))
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_MEDIA = "media"
+_KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
+_HEADER = re.compile(rf"\s*\[\[?\s*({_KEY})\s*\]")
+_PAIR = re.compile(rf"\s*({_KEY})\s*=")
 DEFAULT_KEEP = 35
 DEFAULT_LEASE = 7
 
@@ -115,7 +121,7 @@ def parse_config(text: str, path: Path) -> Config:
     """Validate the text of a configuration; ``path`` is used in messages and to resolve relative paths."""
     try:
         document = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_lower_first(str(error))}") from None
     root = _Table(document, (), _Origin(path, text))
     destination = root.table("destination")
@@ -147,11 +153,14 @@ def default_state_directory() -> Path:
 
 
 def _source(name: str, table: "_Table") -> SourceConfig:
-    if not re.fullmatch(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?", name):
-        table.fail(None, f"invalid source name {name!r}, expected up to 63 of a-z, 0-9, - and _")
+    table.check_name(name, "source")
     base = table.origin.path
     environments = table.table("environments")
     paths = {key: _resolve(base, environments.required(key, str)) for key in environments.names()}
+    for key in paths:
+        environments.check_name(key, "environment")
+    if _MEDIA in paths:
+        environments.fail(_MEDIA, "an environment cannot be called so: it is the name of the media tree")
     media = table.optional("media", str)
     ucotron = table.optional("ucotron_config", str)
     working = table.optional("working_directory", str)
@@ -206,19 +215,28 @@ class _Origin:
     def line(self, keys: tuple[str, ...]) -> int | None:
         """The line on which ``keys`` is set, for messages; tomllib does not keep it."""
         current: tuple[str, ...] = ()
-        best: int | None = None
+        first_below: int | None = None
         for number, line in enumerate(self.text.splitlines(), 1):
-            if header := re.match(r"\s*\[\[?\s*([^\]]+?)\s*\]", line):
-                current = _split_key(header[1])
-                if current == keys:
-                    best = number
-            elif (pair := re.match(r"\s*([A-Za-z0-9_.\"'-]+)\s*=", line)) and current + _split_key(pair[1]) == keys:
+            if header := _HEADER.match(line):
+                found = current = _split_key(header[1])
+            elif pair := _PAIR.match(line):
+                found = current + _split_key(pair[1])
+            else:
+                continue
+            if found == keys:
                 return number
-        return best
+            if first_below is None and found[: len(keys)] == keys:
+                first_below = number
+        return first_below
 
 
 def _split_key(text: str) -> tuple[str, ...]:
-    return tuple(part.strip().strip("\"'") for part in text.split("."))
+    return tuple(part.strip("\"'") for part in re.findall(_KEY_PART, text))
+
+
+def _join_key(keys: tuple[str, ...]) -> str:
+    """``keys`` in one printable line."""
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else repr(key) for key in keys)
 
 
 class _Table:
@@ -235,9 +253,13 @@ class _Table:
         line = self.origin.line(keys) or self.origin.line(self._keys)
         place = f", line {line}" if line is not None else ""
         raise ConfigError(
-            f"{self.origin.path}{place}: {'.'.join(keys)}: {problem}",
+            f"{self.origin.path}{place}: {_join_key(keys)}: {problem}",
             hint="docs/CONFIGURATION.md lists every key.",
         )
+
+    def check_name(self, name: str, what: str) -> None:
+        if not _NAME.fullmatch(name):
+            self.fail(None, f"invalid {what} name {name!r}, expected up to 63 of a-z, 0-9, - and _")
 
     def names(self) -> list[str]:
         return list(self._values)

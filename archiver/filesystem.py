@@ -66,13 +66,8 @@ class Beneath:
 
     def close(self) -> None:
         """Close the root; nothing can be reached afterwards."""
-        self.forget()
+        self._keep(ROOT, self._root)
         os.close(self._root)
-
-    def forget(self) -> None:
-        """Close the directory used last, because its path may name another one by now."""
-        with self._lock:
-            self._keep(ROOT, self._root)
 
     @contextmanager
     def directory(self, path: bytes) -> Iterator[int]:

@@ -60,6 +60,7 @@ class Feed(Generic[T, R]):
         self._consume = consume
         self._queue: queue.Queue[T | _End | BaseException] = queue.Queue(maxsize=depth)
         self._finished = threading.Event()
+        self._drained = False
         self._error: BaseException | None = None
         self._result: R | None = None
         self._thread = threading.Thread(target=self._run, name="archiver-feed", daemon=True)
@@ -75,6 +76,8 @@ class Feed(Generic[T, R]):
         self._thread.join()
         if error is None and self._error is not None:
             raise self._error
+        if error is None and not self._drained:
+            raise RuntimeError("a feed's consumer ended before its producer")
 
     def put(self, item: T) -> None:
         """Hand ``item`` to the consumer; raises the consumer's error when it has failed."""
@@ -101,6 +104,7 @@ class Feed(Generic[T, R]):
         while True:
             item = self._queue.get()
             if isinstance(item, _End):
+                self._drained = True
                 return
             if isinstance(item, BaseException):
                 raise item

@@ -15,12 +15,20 @@ _BATCH = 1024 * 1024
 R = TypeVar("R")
 
 
-def encode_lines(records: Iterable[msgspec.Struct]) -> Iterator[bytes]:
-    """One JSON object and a newline per record, in buffers of about 1 MiB."""
+def encode_lines(records: Iterable[R], decoder: msgspec.json.Decoder[R]) -> Iterator[bytes]:
+    """One JSON object and a newline per record, in buffers of about 1 MiB.
+
+    Each line is read back: a record that ``decoder`` would refuse on the day of a restore raises ``FormatError`` now.
+    """
     encoder = msgspec.json.Encoder()
     batch = bytearray()
     for record in records:
-        batch += encoder.encode(record)
+        try:
+            line = encoder.encode(record)
+            _decode(line, decoder)
+        except (FormatError, UnicodeEncodeError) as error:
+            raise FormatError(f"a record cannot be stored: {error}: {str(record)[:200]!r}") from None
+        batch += line
         batch += b"\n"
         if len(batch) >= _BATCH:
             yield bytes(batch)
@@ -34,19 +42,29 @@ def decode_lines(buffers: Iterable[Buffer], decoder: msgspec.json.Decoder[R], wh
 
     Raises ``FormatError`` for a line that is no such record, is too long, or has no newline at its end.
     """
-    number = 0
-    pending = b""
+    number = 1
+    pending = bytearray()
     for buffer in buffers:
-        *lines, pending = (pending + bytes(buffer)).split(b"\n")
-        for line in lines:
-            number += 1
+        first, *others = bytes(buffer).split(b"\n")
+        pending += first
+        for following in others:
             try:
-                yield decoder.decode(line)
-            except msgspec.MsgspecError as error:
-                raise FormatError(f"{what}, line {number}: {error}") from None
+                record = _decode(pending, decoder)
             except FormatError as error:
                 raise FormatError(f"{what}, line {number}: {error.message}") from None
+            yield record
+            number += 1
+            pending = bytearray(following)
         if len(pending) > MAX_LINE:
-            raise FormatError(f"{what}, line {number + 1}: longer than {MAX_LINE} bytes")
+            raise FormatError(f"{what}, line {number}: longer than {MAX_LINE} bytes")
     if pending:
-        raise FormatError(f"{what} ends in the middle of line {number + 1}: it was cut off")
+        raise FormatError(f"{what} ends in the middle of line {number}: it was cut off")
+
+
+def _decode(line: Buffer, decoder: msgspec.json.Decoder[R]) -> R:
+    if len(line) > MAX_LINE:
+        raise FormatError(f"longer than {MAX_LINE} bytes")
+    try:
+        return decoder.decode(line)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
+        raise FormatError(str(error)) from None

@@ -16,7 +16,8 @@ MAX_MANIFEST = 1024 * 1024
 """Bytes; a reader refuses a larger manifest or signature before it reads it."""
 
 Days = Annotated[int, Meta(ge=1, le=36500)]
-KeyId = Annotated[str, Meta(pattern="^[0-9A-F]{16}$")]
+KeyId = Annotated[str, Meta(pattern=r"^[0-9A-F]{1,16}\Z")]
+"""A signing key's number in hex without leading zeros, as minisign prints it."""
 
 
 class Digest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,6 +43,9 @@ class Previous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     backup: str
     blake3: Hash
+
+    def __post_init__(self) -> None:
+        check_backup_id(self.backup)
 
 
 class Vault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -76,6 +80,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         check_backup_id(self.backup)
         if self.started.tzinfo is None or self.finished.tzinfo is None:
             raise FormatError("a manifest's times need a time zone")
+        try:
+            _ = self.promised_until
+        except OverflowError:
+            raise FormatError(f"a manifest's promise ends after the year 9999: {self.started}") from None
 
     @property
     def promised_until(self) -> datetime:
@@ -90,7 +98,7 @@ def encode_manifest(manifest: Manifest) -> bytes:
 
 def decode_manifest(data: bytes, what: str) -> Manifest:
     """Parse and validate; ``what`` names the manifest in errors."""
-    stated = re.search(rb'"version":\s*([0-9]{1,9})\b', data[:4096])
+    stated = re.search(rb'"version"\s*:\s*([0-9]{1,9})\b', data[:4096])
     if stated is not None and int(stated[1]) > VERSION:
         raise FormatError(
             f"{what} has format version {int(stated[1])}, this archiver reads up to {VERSION}",
@@ -98,5 +106,7 @@ def decode_manifest(data: bytes, what: str) -> Manifest:
         )
     try:
         return msgspec.json.decode(data, type=Manifest)
-    except msgspec.MsgspecError as error:
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError) as error:
         raise FormatError(f"{what}: {error}") from None
+    except FormatError as error:
+        raise FormatError(f"{what}: {error.message}") from None

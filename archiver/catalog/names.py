@@ -13,9 +13,7 @@ RESERVED_CLASSES = frozenset({"vault", "hold"})
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
-_MANIFEST_KEY = re.compile(
-    rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json(\.minisig)?"
-)
+_MANIFEST_KEY = re.compile(rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json")
 _OBJECT_KEY = re.compile(rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})\.(mdb|tar|file)\.zst\.age")
 
 
@@ -44,9 +42,18 @@ def new_backup_id(started: datetime) -> str:
 
 def check_backup_id(text: str) -> str:
     """``text`` itself, if it is a backup id; else ``FormatError``."""
-    if not _BACKUP_ID.fullmatch(text):
-        raise FormatError(f"invalid backup id {text!r}, expected one like 20261122T020000Z-3f9c2a")
+    backup_time(text)
     return text
+
+
+def backup_time(backup: str) -> datetime:
+    """When the backup began, to the second, as its id says; raises ``FormatError`` for what is no backup id."""
+    try:
+        if _BACKUP_ID.fullmatch(backup):
+            return datetime.strptime(backup.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+    except ValueError:
+        pass
+    raise FormatError(f"invalid backup id {backup!r}, expected one like 20261122T020000Z-3f9c2a")
 
 
 def new_object_id() -> str:
@@ -114,14 +121,17 @@ def object_key(retention_class: str, source: str, object_id: str, kind: ObjectKi
 def parse_manifest_key(key: str) -> BackupPlace | None:
     """The place of the backup whose ``manifest.json`` is ``key``; None for any other key."""
     match = _MANIFEST_KEY.fullmatch(key)
-    if match is None or key.endswith(".minisig"):
+    if match is None or match[1] in RESERVED_CLASSES:
         return None
-    return BackupPlace(match[1], match[3], match[5])
+    try:
+        return BackupPlace(match[1], match[3], check_backup_id(match[5]))
+    except FormatError:
+        return None
 
 
 def check_object_key(key: str, object_id: str) -> str:
     """``key`` itself, if it is a well-formed key of the object ``object_id``; else ``FormatError``."""
     match = _OBJECT_KEY.fullmatch(key)
-    if match is None or match[5] != object_id:
+    if match is None or match[1] in RESERVED_CLASSES or match[5] != object_id:
         raise FormatError(f"placement names {key!r} for object {object_id}")
     return key

@@ -5,7 +5,6 @@ of the two is set. Everything is validated when decoded: the store is not truste
 """
 
 import base64
-import binascii
 from datetime import datetime
 from typing import Annotated, Literal
 
@@ -15,11 +14,12 @@ from msgspec import Meta
 from archiver.errors import FormatError
 
 Count = Annotated[int, Meta(ge=0, le=2**63 - 1)]
-Hash = Annotated[str, Meta(pattern="^[0-9a-f]{64}$")]
+# Patterns end in \Z: a $ would let a line feed follow.
+Hash = Annotated[str, Meta(pattern=r"^[0-9a-f]{64}\Z")]
 """BLAKE3, 32 bytes in lower-case hex, as ``b3sum`` prints it."""
-ObjectId = Annotated[str, Meta(pattern="^[0-9a-f]{32}$")]
-VaultId = Annotated[str, Meta(pattern="^[0-9a-f]{16}$")]
-Name = Annotated[str, Meta(pattern="^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?$")]
+ObjectId = Annotated[str, Meta(pattern=r"^[0-9a-f]{32}\Z")]
+VaultId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
+Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z")]
 """A source, class, environment or operator name."""
 ObjectKind = Literal["mdb", "tar", "file"]
 Method = Literal["locked", "cold"]
@@ -30,6 +30,8 @@ CONSISTENCIES: tuple[Method, ...] = ("locked", "cold")
 """Best first."""
 
 MAX_PATH = 4096
+MAX_OBJECT = 4 * 1024**3
+"""Stored bytes: what one server-side copy can handle."""
 
 
 class Extent(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -72,6 +74,10 @@ class DatabaseRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     entries: Count
     flags: list[Literal["reverse_key", "dupsort", "integerkey", "integerdup", "dupfixed", "reversedup"]] = []
 
+    def __post_init__(self) -> None:
+        if self.name is not None or self.name_b64 is not None:
+            decode_text(self.name, self.name_b64)
+
 
 class EnvironmentRecord(
     msgspec.Struct, frozen=True, kw_only=True, tag_field="type", tag="environment", forbid_unknown_fields=True
@@ -97,6 +103,8 @@ class EnvironmentRecord(
 
     def __post_init__(self) -> None:
         check_extents(self.extents, self.size, self.name.encode())
+        if sum(extent.length for extent in self.extents) != self.size:
+            raise FormatError(f"extents of {self.name!r} leave out some of its {self.size} bytes")
 
 
 class _Inode(_Path, frozen=True, kw_only=True):
@@ -134,6 +142,11 @@ class SymlinkRecord(_Inode, frozen=True, kw_only=True, tag_field="type", tag="sy
     def target_bytes(self) -> bytes:
         return decode_text(self.target, self.target_b64)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.target_bytes or b"\0" in self.target_bytes:
+            raise FormatError(f"impossible target of a symbolic link: {self.target_bytes[:200]!r}")
+
 
 class HardLinkRecord(_Path, frozen=True, kw_only=True, tag_field="type", tag="hardlink"):
     """One more name of the file at ``target``, which comes earlier in the list."""
@@ -168,7 +181,7 @@ class ObjectRecord(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
 
     id: ObjectId
     kind: ObjectKind
-    stored_size: Count
+    stored_size: Annotated[int, Meta(ge=0, le=MAX_OBJECT)]
     plaintext_size: Count
     blake3: Hash
     """Of the ciphertext: the stored bytes as they are."""
@@ -205,7 +218,7 @@ def decode_text(text: str | None, encoded: str | None) -> bytes:
     if encoded is not None and text is None:
         try:
             return base64.b64decode(encoded, validate=True)
-        except binascii.Error:
+        except ValueError:
             raise FormatError(f"invalid base64: {encoded!r}") from None
     raise FormatError("expected a text or its base64 form, got both or neither")
 

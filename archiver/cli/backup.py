@@ -68,10 +68,10 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
     for record in result.environments:
         entries = sum(database.entries for database in record.databases if database.name or database.name_b64)
         databases = human.plural(max(len(record.databases) - 1, 0), "database")
-        output.line(
-            f"  {record.name}: {human.size(record.size)}, {databases}, {human.plural(entries, 'entry')}, {record.method}"
-        )
-    output.line(f"  media: {human.plural(totals.files, 'file')}")
+        inside = f"{databases}, {human.plural(entries, 'entry')}"
+        output.line(f"  {record.name}: {human.size(record.size)}, {inside}, {record.method}")
+    if totals.files:
+        output.line(f"  media: {human.plural(totals.files, 'file')}")
     output.line(
         f"  {human.size(totals.plaintext_bytes)} stored as {human.size(totals.stored_bytes)}"
         f" in {human.plural(totals.objects, 'object')}, {human.duration(seconds)}"

@@ -12,6 +12,7 @@ from archiver.cli import human
 from archiver.cli.describe import backup_document
 from archiver.cli.options import command
 from archiver.cli.output import Output
+from archiver.errors import UsageError
 
 if TYPE_CHECKING:
     from archiver.operations.backup import BackupResult
@@ -25,6 +26,8 @@ def demo(*, output: Output, directory: Path | None) -> None:
     Needs no server, no account and no configuration.
     """
     if directory is not None:
+        if directory.exists():
+            raise UsageError(f"{directory} exists already", hint="Name a directory that does not exist yet.")
         directory.mkdir(parents=True)
         _run(output, directory)
         output.line(f"Everything is in {directory}; look around:")

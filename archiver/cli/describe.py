@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from archiver.cli import human
 
 if TYPE_CHECKING:
+    from archiver.catalog.records import DatabaseRecord
     from archiver.operations.archive import Backup
 
 
@@ -29,3 +30,10 @@ def backup_document(backup: "Backup") -> dict[str, object]:
         "stored_bytes": manifest.totals.stored_bytes,
         "warnings": manifest.totals.warnings,
     }
+
+
+def database_name(database: "DatabaseRecord") -> str:
+    """What a database is called; one whose name is not UTF-8 by its Base64, the main one in parentheses."""
+    if database.name is not None:
+        return database.name
+    return "(main)" if database.name_b64 is None else f"base64:{database.name_b64}"

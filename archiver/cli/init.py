@@ -2,18 +2,22 @@
 
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
 from archiver.cli.options import command
 from archiver.cli.output import Output
-from archiver.errors import UsageError
+from archiver.errors import FormatError, UsageError
+
+if TYPE_CHECKING:
+    from archiver.crypto.recipients import X25519Recipient
 
 
 @command(
     "init",
     example="archiver init --to s3://backups/prod?region=eu-central-1 --source ucotron-prod \\\n"
-    "  --ucotron-config /etc/ucotron/ucotron.toml --media /app/data/media",
+    "  --ucotron-config /etc/ucotron/ucotron.toml",
 )
 @click.option("--to", "destination", required=True, metavar="URL", help="file:///path or s3://bucket/prefix?region=….")
 @click.option("--source", required=True, metavar="NAME", help="What to call the thing that is backed up.")
@@ -45,7 +49,6 @@ def init(
 
     The recovery card is the one thing that opens the backups: print it or move it offline, and delete it here.
     """
-    from archiver.crypto.recipients import X25519Recipient
     from archiver.operations.init import InitRequest
     from archiver.operations.init import init as initialise
 
@@ -55,7 +58,7 @@ def init(
         source=source,
         operator=operator,
         card=card or Path(f"recovery-card-{source}.txt"),
-        recipient=None if recipient is None else X25519Recipient.parse(recipient),
+        recipient=None if recipient is None else _recipient(recipient),
         environments=_environments(environments),
         media=None if media is None else media.absolute(),
         ucotron_config=None if ucotron_config is None else ucotron_config.absolute(),
@@ -85,6 +88,17 @@ def init(
     else:
         output.line("Keep the recovery card with the operator's secret key: the two together open the backups.")
     output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
+
+
+def _recipient(text: str) -> "X25519Recipient":
+    from archiver.crypto.recipients import X25519Recipient
+
+    try:
+        return X25519Recipient.parse(text)
+    except FormatError as error:
+        raise UsageError(
+            f"invalid --recipient: {error.message}", hint="Give the age1… line that archiver keys generate prints."
+        ) from None
 
 
 def _environments(texts: tuple[str, ...]) -> dict[str, Path]:

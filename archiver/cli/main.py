@@ -1,6 +1,9 @@
 """``archiver``: the group of all commands, and the one place where errors become exit codes."""
 
+import signal
 import sys
+from types import FrameType
+from typing import NoReturn
 
 import click
 
@@ -18,7 +21,7 @@ from archiver.cli import (
     show,
     verify,
 )
-from archiver.cli.output import Output, report
+from archiver.cli.output import Output, Terminated, report
 
 EPILOG = """\b
 Exit codes:
@@ -31,6 +34,7 @@ Exit codes:
   6    busy: a live process, or another run
   7    storage unreachable or refused
   130  interrupted
+  143  terminated
 """
 
 
@@ -60,8 +64,13 @@ for command in (
 
 
 def main() -> None:
-    """Run the command line and exit."""
+    """Run the command line and exit. A service manager's SIGTERM ends a run as cleanly as Ctrl-C does."""
+    signal.signal(signal.SIGTERM, _terminate)
     sys.exit(run(sys.argv[1:]))
+
+
+def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
+    raise Terminated
 
 
 def run(arguments: list[str]) -> int:
@@ -76,11 +85,10 @@ def run(arguments: list[str]) -> int:
         message = error.format_message()
         output.error(message[:1].lower() + message[1:].rstrip("."), _usage_hint(error), 2)
         return 2
-    except click.Abort:
-        return report(output, KeyboardInterrupt())
-    except BrokenPipeError:
-        # The reader of our output went away, as `head` does; say nothing more to it.
-        sys.stdout = None
+    except click.Abort as error:
+        return report(output, error.__cause__ or KeyboardInterrupt())
+    except SystemExit:
+        # So click ends when the reader of our output went away, as `head` does; say nothing more to it.
         return 1
     except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
         return report(output, error)

@@ -20,6 +20,11 @@ if TYPE_CHECKING:
 
 WARNINGS_EXIT_CODE = 3
 INTERRUPTED_EXIT_CODE = 130
+TERMINATED_EXIT_CODE = 143
+
+
+class Terminated(KeyboardInterrupt):
+    """SIGTERM: everything that cleans up after Ctrl-C cleans up after this too."""
 
 
 @dataclass
@@ -146,6 +151,9 @@ class Output:
 
 def report(output: Output, error: BaseException) -> int:
     """Print what went wrong; returns the exit code."""
+    if isinstance(error, Terminated):
+        output.error("terminated", None, TERMINATED_EXIT_CODE)
+        return TERMINATED_EXIT_CODE
     if isinstance(error, KeyboardInterrupt):
         output.error("interrupted", None, INTERRUPTED_EXIT_CODE)
         return INTERRUPTED_EXIT_CODE

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
+from archiver.cli.describe import database_name
 from archiver.cli.options import access_options, command
 from archiver.cli.output import Output
 from archiver.errors import UsageError
@@ -121,8 +122,7 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
                     "name": record.name,
                     "path": str(path),
                     "bytes": record.size,
-                    "databases": {database.name or database.name_b64 or "": database.entries
-                                  for database in record.databases},
+                    "databases": {database_name(database): database.entries for database in record.databases},
                 }
                 for record, path in result.environments
             ],
@@ -135,9 +135,7 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
     for record, path in result.environments:
         output.line(f"  {record.name}: {human.size(record.size)} in {path}, structure and hashes proven")
         for database in record.databases:
-            name = database.name or database.name_b64
-            if name is not None:
-                output.line(f"    {name}: {human.plural(database.entries, 'entry')}")
+            output.line(f"    {database_name(database)}: {human.plural(database.entries, 'entry')}")
     if result.media is not None:
         output.line(f"  media: {human.plural(result.files, 'file')} in {result.media}, hashes proven")
     for place in kept:

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
-from archiver.cli.describe import backup_document
+from archiver.cli.describe import backup_document, database_name
 from archiver.cli.options import access_options, command
 from archiver.cli.output import Output
 
@@ -38,8 +38,7 @@ def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
                 "map_size": record.map_size,
                 "bytes": record.size,
                 "databases": [
-                    {"name": _database_name(database.name, database.name_b64), "entries": database.entries}
-                    for database in record.databases
+                    {"name": database_name(database), "entries": database.entries} for database in record.databases
                 ],
             }
             for record in inside.environments
@@ -59,11 +58,7 @@ def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
             f" transaction {record.txnid}, pinned {human.time(record.pinned)}"
         )
         for database in record.databases:
-            name = _database_name(database.name, database.name_b64)
+            name = database_name(database)
             output.line(f"{'':15}   {name}: {human.plural(database.entries, 'entry')}")
     for warning in inside.warnings:
         output.line(f"{'warning':15} media/{warning.path}: {warning.reason}")
-
-
-def _database_name(name: str | None, encoded: str | None) -> str:
-    return name if name is not None else f"base64:{encoded}" if encoded is not None else "(main)"

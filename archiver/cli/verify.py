@@ -51,7 +51,8 @@ def verify(
                 results.append({"backup": name, "verified": False, "problem": error.message})
                 if not everything:
                     raise
-                worst = max(worst, report(output, error))
+                # One JSON document: there the problem stands among the results.
+                worst = max(worst, error.exit_code if output.json else report(output, error))
                 continue
             manifest = found.backup.manifest
             results.append(

@@ -194,5 +194,5 @@ def _unwrap(header: Header, identities: Sequence[Identity]) -> bytes:
                 return file_key
     raise DecryptionError(
         f"none of {len(identities)} identities opens an encrypted file for {len(header.stanzas)} recipients",
-        hint="give the identity that belongs to one of the recipients that the file was encrypted to.",
+        hint="Give the identity that belongs to one of the recipients that the file was encrypted to.",
     )

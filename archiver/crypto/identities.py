@@ -30,12 +30,12 @@ def parse_identities(text: str, name: str) -> list[Identity]:
         except FormatError as error:
             raise FormatError(
                 f"line {number} of {name} is not an age identity: {error.message}",
-                hint="every line of an identity file is a comment that starts with # or an AGE-SECRET-KEY-1… line.",
+                hint="Every line of an identity file is a comment that starts with # or an AGE-SECRET-KEY-1… line.",
             ) from None
     if not identities:
         raise FormatError(
             f"{name} holds no identity",
-            hint="append the AGE-SECRET-KEY-1… line that belongs to it.",
+            hint="Append the AGE-SECRET-KEY-1… line that belongs to it.",
         )
     return identities
 
@@ -77,7 +77,7 @@ def write_secret_file(path: Path, text: str) -> None:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
     except FileExistsError:
         raise AlreadyExistsError(
-            f"{path} exists already", hint="move it away if it may be replaced; it may hold the only copy of a key."
+            f"{path} exists already", hint="Move it away if it may be replaced; it may hold the only copy of a key."
         ) from None
     except OSError as error:
         raise ArchiverError(f"cannot create {path}: {error.strerror}") from error

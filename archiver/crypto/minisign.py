@@ -99,7 +99,7 @@ class VerifyKey:
         if algorithm != _PREHASHED:
             raise AuthenticityError(
                 f"unsupported signature algorithm {algorithm!r}, expected {_PREHASHED!r}",
-                hint="sign without minisign's option -l.",
+                hint="Sign without minisign's option -l.",
             )
         if number != self.number:
             raise AuthenticityError(f"signed by key {_key_id(number)}, expected key {self.key_id}")
@@ -138,7 +138,7 @@ class SigningKey:
         if encryption != _NO_ENCRYPTION:
             raise UsageError(
                 "the minisign secret key has a password, expected one without",
-                hint="remove the password from a copy of it with `minisign -C -W -s FILE`.",
+                hint="Remove the password from a copy of it with `minisign -C -W -s FILE`.",
             )
         key = cls(secret[:_NUMBER_SIZE], secret[_NUMBER_SIZE : _NUMBER_SIZE + _KEY_SIZE])
         # The stock tool fills in no checksum where there is no password, so one of zeros says nothing.

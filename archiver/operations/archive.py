@@ -1,6 +1,5 @@
 """The reading side of a destination: which backups of a source there are, what they say, and what opens them."""
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, decode_man
 from archiver.catalog.names import (
     VAULTS,
     BackupPlace,
+    backup_time,
     backups_prefix,
     check_object_key,
     parse_manifest_key,
@@ -103,7 +103,7 @@ class Archive:
         if reference != "latest":
             places = [place for place in places if place.backup.startswith(reference)]
         elif at is not None:
-            places = [place for place in places if _started(place.backup) <= at]
+            places = [place for place in places if backup_time(place.backup) <= at]
         if not places:
             wanted = f"backup {reference!r}" if at is None else f"backup from {at:%Y-%m-%dT%H:%M:%SZ} or before"
             raise NotFoundError(
@@ -112,7 +112,8 @@ class Archive:
             )
         if len({place.backup for place in places}) > 1 and reference != "latest":
             raise NotFoundError(
-                f"{reference!r} is the beginning of {len(places)} backup ids", hint="Give more of the id."
+                f"{reference!r} is the beginning of {len({place.backup for place in places})} backup ids",
+                hint="Give more of the id.",
             )
         return self.load(places[0])
 
@@ -198,14 +199,20 @@ class Archive:
             )
         if not files:
             raise NotFoundError(f"{self.store.url} holds no key file of vault {vault} of source {self.source!r}")
+        damaged: IntegrityError | None = None
         for file in files:
+            # Whatever is wrong with one operator's file, another's may still open the vault.
             try:
                 identity = open_vault(self._small(file.key, MAX_VAULT_FILE), self._identities)
+                if vault_id(str(identity.recipient)) == vault:
+                    return identity
+                damaged = IntegrityError(f"{file.key} holds the identity of another vault")
             except DecryptionError:
                 continue
-            if vault_id(str(identity.recipient)) != vault:
-                raise IntegrityError(f"{file.key} holds the identity of another vault")
-            return identity
+            except FormatError as error:
+                damaged = FormatError(f"{file.key}: {error.message}", hint=error.hint)
+        if damaged is not None:
+            raise damaged
         operators = ", ".join(file.key.rsplit("/", 1)[-1] for file in files)
         raise DecryptionError(
             f"none of the given identities opens vault {vault} of {self.source!r} (it is sealed to: {operators})",
@@ -221,7 +228,10 @@ class Archive:
 
     def _proven(self, key: str, digest: Digest) -> Iterator[Buffer]:
         meter = Meter()
-        yield from measured(self.store.read(key), meter)
+        for buffer in measured(self.store.read(key), meter):
+            if meter.size > digest.stored_size:
+                break
+            yield buffer
         if (meter.size, meter.blake3) != (digest.stored_size, digest.blake3):
             raise IntegrityError(
                 f"{key}: expected {digest.stored_size} bytes with BLAKE3 {digest.blake3}, "
@@ -234,10 +244,6 @@ def parse_time(text: str) -> datetime:
     """A point in time in ISO 8601; UTC where it names no zone. Raises ``UsageError``."""
     try:
         moment = datetime.fromisoformat(text)
-    except ValueError:
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
         raise UsageError(f"not a time: {text!r}", hint="Write it like 2026-11-22T02:00:00Z.") from None
-    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-
-
-def _started(backup: str) -> datetime:
-    return datetime.strptime(re.sub("-.*", "+0000", backup), "%Y%m%dT%H%M%SZ%z")

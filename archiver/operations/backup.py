@@ -4,19 +4,34 @@ The order is the safety: the right to create keys is proven before anything is p
 before media is read, every object is in the store before a list names it, and the manifest comes last.
 """
 
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import TypeVar
+
+from msgspec.json import Decoder
 
 from archiver.buffers import Buffer, split
 from archiver.catalog.lines import encode_lines
-from archiver.catalog.manifest import VERSION, Digest, Manifest, Previous, Totals, Vault, encode_manifest
+from archiver.catalog.manifest import (
+    VERSION,
+    Digest,
+    Manifest,
+    Previous,
+    Totals,
+    Vault,
+    decode_manifest,
+    encode_manifest,
+)
 from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key, vault_prefix
 from archiver.catalog.records import (
     CONSISTENCIES,
+    CONTENTS,
+    OBJECTS,
+    PLACEMENT,
     Consistency,
     ContentsRecord,
     EnvironmentRecord,
@@ -48,6 +63,8 @@ from archiver.sources.media import Batch, MediaTree, batches
 from archiver.sources.packs import Member, Pack
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
+
+R = TypeVar("R")
 
 EXTENT_LIMIT = 1024 * 1024 * 1024
 """Plaintext bytes of one object of an environment or a large file: far below the format's 4 GiB, so that a lost
@@ -90,7 +107,7 @@ def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupRe
             reporter.event("recovered", interrupted_uploads=aborted)
         _check_vault(store, request)
         previous = _previous(store, request, reporter)
-        started = store.clock()
+        started = _start(store, previous)
         place = BackupPlace(request.retention_class, request.source.name, new_backup_id(started))
         # Also the proof that this host may create keys, before it pins anything.
         store.create(place.started, [])
@@ -117,6 +134,15 @@ def _previous(store: Store, request: BackupRequest, reporter: Reporter) -> Backu
     return None
 
 
+def _start(store: Store, previous: Backup | None) -> datetime:
+    """The store's clock, in a later second than the previous backup's: ids are ordered by age to the second."""
+    started = store.clock()
+    if previous is not None and started.replace(microsecond=0) == previous.manifest.started.replace(microsecond=0):
+        time.sleep(1 - started.microsecond / 1_000_000)
+        return store.clock()
+    return started
+
+
 class _Run:
     """One backup under way: what is known of it so far."""
 
@@ -136,9 +162,9 @@ class _Run:
         """Data, lists, signature, manifest: in this order."""
         place, vault = self._place, [self._request.vault]
         with (
-            self._list(place.placement, []) as self._placement,
-            self._list(place.objects, []) as self._objects,
-            self._list(place.contents, vault) as self._contents,
+            self._list(place.placement, PLACEMENT, []) as self._placement,
+            self._list(place.objects, OBJECTS, []) as self._objects,
+            self._list(place.contents, CONTENTS, vault) as self._contents,
         ):
             self._contents.put(HeaderRecord(backup=place.backup, source=place.source, label=self._request.label))
             environments, skew = self._copy_environments()
@@ -150,10 +176,14 @@ class _Run:
         self._commit(manifest)
         return BackupResult(manifest, place.retention_class, environments, skew)
 
-    def _list(self, key: str, recipients: Sequence[X25519Recipient]) -> Feed[Any, Written]:
+    def _list(self, key: str, decoder: Decoder[R], recipients: Sequence[X25519Recipient]) -> Feed[R, Written]:
         """A list that is written to the store while its records arrive."""
         tuning = replace(self._request.tuning, workers=1)
-        return Feed(lambda records: write_object(self._store, key, encode_lines(records), recipients, tuning))
+
+        def write(records: Iterator[R]) -> Written:
+            return write_object(self._store, key, encode_lines(records, decoder), recipients, tuning)
+
+        return Feed(write)
 
     def _copy_environments(self) -> tuple[list[EnvironmentRecord], float]:
         """All environments, pinned together; begun anew when somebody wrote to one that was copied cold."""
@@ -161,6 +191,8 @@ class _Run:
         for attempt in range(1, COLD_ATTEMPTS + 1):
             try:
                 with pin_all(specs) as snapshots:
+                    for name, first in snapshots.duplicates:
+                        self._reporter.event("same environment", environment=name, backed_up_as=first)
                     copies = [self._copy_environment(snapshot) for snapshot in snapshots]
                     skew = snapshots.skew.total_seconds()
             except SnapshotChangedError as error:
@@ -300,7 +332,8 @@ class _Run:
             ),
             sequence=1 if previous is None else previous.manifest.sequence + 1,
             previous=None if previous is None else Previous(backup=previous.manifest.backup, blake3=previous.blake3),
-            signer=request.signing_key.verify_key.key_id,
+            # minisign writes the number without its leading zeros.
+            signer=request.signing_key.verify_key.key_id.zfill(16),
             contents=_digest(self._contents.result),
             objects=_digest(self._objects.result),
             vaults=[self._vault],
@@ -309,6 +342,7 @@ class _Run:
     def _commit(self, manifest: Manifest) -> None:
         """The signature first: the manifest's own key is the commit point."""
         data = encode_manifest(manifest)
+        decode_manifest(data, self._place.manifest)
         comment = f"archiver backup {manifest.backup} of {manifest.source}"
         signature = self._request.signing_key.sign(data, comment)
         self._store.create(self._place.signature, [signature.encode("ascii")])

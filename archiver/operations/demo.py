@@ -78,8 +78,8 @@ class Demonstration:
         """A night's work: new values in the databases, new, changed and deleted files."""
         write_sample(self.data, _NODES // 10, seed=2, map_size=1 << 30)
         write_media(self.media, _FILES // 10, seed=2, prefix="new-")
-        (self.media / "1.png").write_bytes(b"changed since the first backup\n")
-        (self.media / "2.jpg").unlink(missing_ok=True)
+        (self.media / "0.png").write_bytes(b"changed since the first backup\n")
+        (self.media / "2.mp3").unlink()
 
     def restore(self) -> RestoreResult:
         """The newest backup, with nothing but the recovery card."""
@@ -110,7 +110,7 @@ class Demonstration:
 
 def write_media(directory: Path, files: int, *, seed: int = 1, prefix: str = "") -> None:
     """``files`` media files of mixed sizes, from empty to tens of megabytes, mostly incompressible as media are."""
-    random = Random(seed)
+    random = Random(seed)  # noqa: S311 - sample data
     directory.mkdir(parents=True, exist_ok=True)
     for number in range(files):
         path = directory / f"{prefix}{number}.{_EXTENSIONS[number % len(_EXTENSIONS)]}"

@@ -49,6 +49,8 @@ def init(request: InitRequest) -> InitResult:
     """Create everything, or nothing: files that were made are removed again when a later step fails."""
     check_name(request.source, "source")
     check_name(request.operator, "operator")
+    for name in request.environments or ():
+        check_name(name, "environment")
     destination = parse_destination(request.destination)
     existing = load_config(request.config) if request.config.exists() else None
     if existing is not None:
@@ -67,12 +69,13 @@ def init(request: InitRequest) -> InitResult:
             created=datetime.now(UTC),
             identity=operator,
         )
+        text = _config_text(request, existing, signing_path, card)
         write_secret_file(request.card, card.render())
         made.append(request.card)
         key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator)
         with closing(open_store(destination)) as store:
             store.create(key, [seal_vault(vault, recipient)])
-        _write_config(request, existing, signing_path, card)
+        _write_config(request.config, text)
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
@@ -113,8 +116,8 @@ def _signing_key(path: Path, made: list[Path]) -> SigningKey:
     return signer
 
 
-def _write_config(request: InitRequest, existing: Config | None, signing_key: Path, card: RecoveryCard) -> None:
-    """Write a new file, or append a source to the one there is; the name changes hands only when all is written."""
+def _config_text(request: InitRequest, existing: Config | None, signing_key: Path, card: RecoveryCard) -> str:
+    """A new file, or the one there is with one more source; raises ``ConfigError`` for what cannot be configured so."""
     source = render_source(
         request.source,
         vault=str(card.vault_recipient),
@@ -127,6 +130,11 @@ def _write_config(request: InitRequest, existing: Config | None, signing_key: Pa
     else:
         text = render_new(request.destination, signing_key, str(card.verify_key)) + "\n" + source
     parse_config(text, request.config)
-    temporary = request.config.with_name(f".{request.config.name}.new")
+    return text
+
+
+def _write_config(path: Path, text: str) -> None:
+    """The name changes hands only when all is written."""
+    temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, "utf-8")
-    temporary.replace(request.config)
+    temporary.replace(path)

@@ -1,7 +1,7 @@
 """Objects on their way out and in: zstd frames inside an age file, written as a stream, read in ranges."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -59,7 +59,8 @@ def write_object(
     )
     stored: Iterable[Buffer] = seal(frames, recipients) if recipients else frames
     body = measured(stored, written.stored)
-    with closing(body):
+    # Closing frames ends the compressing threads even where an error's traceback keeps this frame alive.
+    with closing(frames), closing(body):
         store.create(key, body)
     return written
 
@@ -116,7 +117,7 @@ class ObjectReader:
 
     def _opened(
         self, pieces: Iterable[tuple[int, int]], meter: Meter | None, advance: Callable[[int], None] | None
-    ) -> Iterator[Buffer]:
+    ) -> Generator[Buffer, None, None]:
         """The compressed bytes of ``pieces``, fetched in parallel, decrypted in order."""
 
         def fetch(piece: tuple[int, int]) -> tuple[tuple[int, int], Buffer]:
@@ -149,7 +150,7 @@ class ObjectReader:
     def _get(self, offset: int, size: int) -> bytes:
         return b"".join(self._store.read(self._key, offset, size))
 
-    def _decompress(self, opened: Iterator[Buffer], wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
+    def _decompress(self, opened: Generator[Buffer, None, None], wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         starts, offsets = self._table.starts, self._table.offsets
         sizes = [starts[index + 1] - starts[index] for index in wanted]
 
@@ -157,7 +158,10 @@ class ObjectReader:
             frame, index = item
             return offsets[index], decompress_frame(frame, offsets[index + 1] - offsets[index])
 
-        return ordered_map(decode, zip(cut_frames(opened, sizes), wanted, strict=True), workers=self._workers)
+        frames = zip(cut_frames(opened, sizes), wanted, strict=True)
+        # Closing ends the fetching threads even where an error's traceback keeps the generators alive.
+        with closing(opened):
+            yield from ordered_map(decode, frames, workers=self._workers)
 
 
 def touched_frames(offsets: Sequence[int], intervals: Iterable[tuple[int, int]]) -> list[int]:

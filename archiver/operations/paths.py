@@ -15,8 +15,12 @@ def item_path(record: EnvironmentRecord | MediaRecord) -> str:
     """The path of ``record`` below a restore's ``--to`` directory; undecodable bytes as surrogates."""
     if isinstance(record, EnvironmentRecord):
         return f"{record.name}/{DATA_FILE}"
-    path = os.fsdecode(record.path_bytes)
-    return MEDIA if path == "." else f"{MEDIA}/{path}"
+    return media_path(record.path_bytes)
+
+
+def media_path(path: bytes) -> str:
+    """The same for a path below the media directory."""
+    return MEDIA if path == b"." else f"{MEDIA}/{os.fsdecode(path)}"
 
 
 def selector(patterns: Sequence[str]) -> Callable[[str], bool]:

@@ -6,13 +6,13 @@ of each environment, its entry counts. Only then is it moved into place, file by
 """
 
 import fcntl
-import itertools
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
+from itertools import chain, count
 from pathlib import Path
 
 from archiver.catalog.records import (
@@ -23,13 +23,13 @@ from archiver.catalog.records import (
     MediaRecord,
     SymlinkRecord,
 )
-from archiver.errors import BusyError, TargetError
+from archiver.errors import ArchiverError, BusyError, TargetError
 from archiver.operations.archive import Archive
 from archiver.operations.assembly import Assembly
 from archiver.operations.paths import DATA_FILE, MEDIA
 from archiver.operations.restore_plan import BEFORE, STAGING, Landing, Plan, check_plan, selected_media
 from archiver.progress import Reporter
-from archiver.sinks.environment import EnvironmentSink, swap_environment
+from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sinks.files import StagedFile, same_file
 from archiver.sinks.media import MediaSink
 from archiver.sinks.owners import OwnerMap, by_name, give
@@ -57,7 +57,10 @@ def restore(
             resources.enter_context(_staging(root, backup))
         _fetch(archive, plan, reporter, owners)
         reporter.phase("swap")
-        return _swap(plan, owners)
+        for record in plan.environments:
+            refuse_live(plan.layout.landing(record.name).final)
+        with _explained(plan):
+            return _swap(plan, owners)
 
 
 @contextmanager
@@ -143,10 +146,9 @@ def _open_file(sink: MediaSink, record: FileRecord) -> Iterator[tuple[StagedFile
 
 def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, existing: Path) -> None:
     match record:
-        case FileRecord() if same_file(existing, record):
-            sink.adopt(record, existing)
         case FileRecord():
-            assembly.add(record.extents, partial(_open_file, sink, record))
+            if not (same_file(existing, record) and sink.adopt(record, existing)):
+                assembly.add(record.extents, partial(_open_file, sink, record))
         case DirectoryRecord():
             sink.directory(record)
         case SymlinkRecord():
@@ -155,29 +157,40 @@ def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, existing: P
             sink.hardlink(record)
 
 
+@contextmanager
+def _explained(plan: Plan) -> Iterator[None]:
+    """A failure of the swap may leave a part of it done: say so, and that nothing is lost."""
+    try:
+        yield
+    except ArchiverError as error:
+        kept = ", ".join(str(root / f"{BEFORE}{plan.backup.manifest.backup}*") for root in plan.roots)
+        error.hint = (
+            f"Some parts may be restored already, what they replaced is kept in {kept}: mend the cause, then run the "
+            f"same restore again with --force.{' ' + error.hint if error.hint else ''}"
+        )
+        raise
+
+
 def _swap(plan: Plan, owners: OwnerMap) -> RestoreResult:
     """Everything is proven: move it into place. Environments first, because nothing may open them half-way."""
     backup = plan.backup.manifest.backup
-    kept: list[Path] = []
+    kept = {root: _before(root, backup) for root in plan.roots}
     environments = []
     for record in plan.environments:
         landing = plan.layout.landing(record.name)
-        before = _before(landing, backup)
         for directory in _make_directory(landing.final):
             give(directory, record, owners)
-        swap_environment(landing.staging(backup) / DATA_FILE, landing.final, before)
+        swap_environment(landing.staging(backup) / DATA_FILE, landing.final, kept[landing.root] / landing.item)
         environments.append((record, landing.final))
-        kept.append(before)
     media = None
     if plan.has_media:
         landing = plan.layout.landing(MEDIA)
-        before = _before(landing, backup)
         media = landing.final
         _make_directory(media)
         keep = partial(plan.layout.is_environment, media)
+        before = kept[landing.root] / landing.item
         swap_into(landing.staging(backup), media, before, remove_extra=plan.whole, keep=keep)
-        kept.append(before)
-    return RestoreResult(environments, media, plan.files, [path for path in kept if _settled(path)])
+    return RestoreResult(environments, media, plan.files, [path for path in kept.values() if _holds_files(path)])
 
 
 def discard(result: RestoreResult) -> None:
@@ -186,23 +199,15 @@ def discard(result: RestoreResult) -> None:
         _remove(path)
 
 
-def _before(landing: Landing, backup: str) -> Path:
+def _before(root: Path, backup: str) -> Path:
     """A directory that does not exist yet for what is replaced: no earlier restore's is ever touched."""
-    for number in itertools.count(1):
-        suffix = "" if number == 1 else f"-{number}"
-        path = landing.root / f"{BEFORE}{backup}{suffix}" / landing.item
-        if not path.exists():
-            return path
-    raise AssertionError("unreachable: the numbers do not end")
+    names = (f"{BEFORE}{backup}{suffix}" for suffix in chain([""], map("-{}".format, count(2))))
+    return next(root / name for name in names if not (root / name).exists())
 
 
-def _settled(before: Path) -> bool:
-    """Whether something is kept in ``before``; an empty one is removed."""
-    if not before.exists():
-        return False
-    if os.listdir(before):
-        return True
-    before.rmdir()
-    if not os.listdir(before.parent):
-        before.parent.rmdir()
-    return False
+def _holds_files(before: Path) -> bool:
+    """Whether anything is kept in ``before``; what is empty of it is removed."""
+    for directory, _, _ in os.walk(before, topdown=False):
+        with suppress(OSError):
+            os.rmdir(directory)
+    return before.exists()

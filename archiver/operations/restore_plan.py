@@ -15,6 +15,7 @@ from archiver.catalog.records import (
 from archiver.errors import BusyError, NotFoundError, TargetError, UsageError
 from archiver.operations.archive import Archive, Backup
 from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
+from archiver.operations.selection import StandIns, find_stand_ins, select
 from archiver.operations.sources import Source
 from archiver.sinks.environment import refuse_live
 from archiver.sinks.files import same_file
@@ -89,6 +90,7 @@ class Plan:
     layout: Layout
     environments: list[EnvironmentRecord] = field(default_factory=list)
     has_media: bool = False
+    stand_ins: StandIns = field(default_factory=dict)
     files: int = 0
     file_bytes: int = 0
     unchanged: int = 0
@@ -111,11 +113,13 @@ class Plan:
 
 
 def selected_media(archive: Archive, plan: Plan) -> Iterator[MediaRecord]:
-    """The media records of ``plan``, in path order; reads contents anew, and proves them at its end."""
-    for record in archive.contents(plan.backup):
-        if isinstance(record, HeaderRecord | EnvironmentRecord | WarningRecord):
-            continue
-        if plan.selected(item_path(record)):
+    """The media records that ``plan`` needs; reads contents anew, and proves them at its end."""
+    return select(_media(archive, plan.backup), plan.selected, plan.stand_ins)
+
+
+def _media(archive: Archive, backup: Backup) -> Iterator[MediaRecord]:
+    for record in archive.contents(backup):
+        if not isinstance(record, HeaderRecord | EnvironmentRecord | WarningRecord):
             yield record
 
 
@@ -130,6 +134,8 @@ def plan_restore(archive: Archive, backup: Backup, layout: Layout, only: Sequenc
             names.add(record.name)
             if plan.selected(item_path(record)):
                 plan.environments.append(record)
+    if only:
+        plan.stand_ins = find_stand_ins(_media(archive, backup), plan.selected)
     for media in selected_media(archive, plan):
         plan.has_media = True
         if isinstance(media, FileRecord):
@@ -158,6 +164,7 @@ def check_plan(plan: Plan, *, force: bool) -> None:
                 hint=f"Raise storage.{record.name}.max_db_size: else the first write fails with MDB_MAP_FULL.",
             )
     for landing in plan.landings:
+        _check_landing(landing)
         place = landing.root if landing.root.exists() else landing.final
         if not force and _occupied(place):
             raise BusyError(
@@ -165,6 +172,19 @@ def check_plan(plan: Plan, *, force: bool) -> None:
                 hint=f"Restore into a new directory, or give --force: what is replaced is kept in {BEFORE}….",
             )
     _check_room(plan)
+
+
+def _check_landing(landing: Landing) -> None:
+    """What is staged in the root must be able to move to its place by a rename, and to no place that a link names."""
+    if landing.final == landing.root or not os.path.lexists(landing.final):
+        return
+    hint = "Move it away, or restore to another directory with --to."
+    if landing.final.is_symlink():
+        raise TargetError(f"{landing.final} is a symbolic link, expected a directory", hint=hint)
+    if not landing.final.is_dir():
+        raise TargetError(f"{landing.final} is not a directory", hint=hint)
+    if landing.final.stat().st_dev != landing.root.stat().st_dev:
+        raise TargetError(f"{landing.final} is on another file system than {landing.root}", hint=hint)
 
 
 def _occupied(directory: Path) -> bool:

@@ -3,6 +3,7 @@
 import grp
 import os
 import pwd
+import stat
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
@@ -34,7 +35,9 @@ def fixed_owner(text: str) -> OwnerMap:
         else:
             gid = uid if account is None else account.pw_gid
     except KeyError:
-        raise UsageError(f"this host does not know the owner {text!r}", hint="Give numbers, such as 1000:1000.") from None
+        raise UsageError(
+            f"this host does not know the owner {text!r}", hint="Give numbers, such as 1000:1000."
+        ) from None
     return lambda _: (uid, gid)
 
 
@@ -48,6 +51,13 @@ def dress(descriptor: int, record: FileRecord | DirectoryRecord, owners: OwnerMa
     """Give the open file or directory its recorded owner, mode and time."""
     owner = owners(record) if os.geteuid() == 0 else None
     set_attributes(descriptor, owner, record.mode, record.mtime_ns)
+
+
+def is_dressed(status: os.stat_result, record: FileRecord, owners: OwnerMap) -> bool:
+    """Whether a file has the owner, mode and time already that ``dress`` would give it."""
+    owner = owners(record) if os.geteuid() == 0 else (status.st_uid, status.st_gid)
+    found = (status.st_uid, status.st_gid), stat.S_IMODE(status.st_mode), status.st_mtime_ns
+    return found == (owner, record.mode, record.mtime_ns)
 
 
 def set_attributes(descriptor: int, owner: tuple[int, int] | None, mode: int, mtime_ns: int) -> None:

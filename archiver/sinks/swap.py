@@ -175,7 +175,6 @@ class _Swap:
                     hint="Move the files that an earlier restore kept to another place and repeat.",
                 )
             os.rename(name, name, src_dir_fd=source, dst_dir_fd=destination)
-        self._target.forget()
 
     def _make_before(self, path: bytes) -> None:
         parents = path.split(b"/")[:-1]

@@ -12,7 +12,7 @@ is a plain zstd file: ``zstd -d`` reads it as it is, because the seek table is a
 
 import struct
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -25,6 +25,8 @@ from archiver.parallel import ordered_map
 FRAME_SIZE = 4 * 1024 * 1024
 MAX_FRAME_SIZE = 64 * 1024 * 1024
 """The largest plaintext of one frame that a reader accepts: what one frame may make it allocate."""
+MAX_FRAMES = 1 << 20
+"""The most frames that a seek table may list: what it may make a reader allocate."""
 MAX_WINDOW = 128 * 1024 * 1024
 """The largest window that the streaming decoder accepts, the same as stock ``zstd -d``."""
 
@@ -49,7 +51,7 @@ _local = threading.local()
 
 def compress(
     buffers: Iterable[Buffer], *, level: int = 3, frame_size: int = FRAME_SIZE, workers: int = 2
-) -> Iterator[bytes]:
+) -> Generator[bytes, None, None]:
     """Compress into frames of ``frame_size`` bytes of plaintext, then the seek table; empty input: one empty frame.
 
     Frames that a cheap probe finds incompressible are stored raw, so that media cost no compression time.
@@ -169,15 +171,19 @@ class SeekTable:
 
 def encode_seek_table(entries: Sequence[tuple[int, int]]) -> bytes:
     """The skippable frame for frames of (compressed size, plaintext size)."""
+    if len(entries) > MAX_FRAMES:
+        raise FormatError(f"a zstd file holds at most {MAX_FRAMES} frames, got {len(entries)}: use larger frames")
     body = b"".join(_ENTRY.pack(*entry) for entry in entries) + FOOTER.pack(len(entries), 0, _SEEKABLE_MAGIC)
     return _SKIPPABLE_HEADER.pack(_SKIPPABLE_MAGIC, len(body)) + body
 
 
 def seek_table_size(footer: Buffer, total: int) -> int:
     """Bytes of the whole skippable frame that ends with ``footer`` (its last 9 bytes) in a file of ``total`` bytes."""
+    if len(footer) != FOOTER.size:
+        raise FormatError(f"no seek table fits in a zstd file of {total} bytes")
     frames, descriptor, magic = FOOTER.unpack(footer)
     size = int(_SKIPPABLE_HEADER.size + frames * _ENTRY.size + FOOTER.size)
-    if magic != _SEEKABLE_MAGIC or descriptor != 0 or frames == 0 or size > total:
+    if magic != _SEEKABLE_MAGIC or descriptor != 0 or not 0 < frames <= MAX_FRAMES or size > total:
         raise FormatError("no valid seek table at the end of a zstd file")
     return size
 

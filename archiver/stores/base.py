@@ -25,8 +25,8 @@ class Store(Protocol):
     Keys are relative to the destination's prefix: non-empty segments joined by ``/``, each at most 255 bytes of
     ``[A-Za-z0-9._-]`` and neither ``.`` nor ``..``; anything else raises ``UsageError`` before a request is made.
     A key is created once and never overwritten or deleted. All methods may be called from several threads.
-    Errors: ``NotFoundError`` for a missing key (or bucket, or directory), ``StorageError`` when the store cannot be
-    reached or refuses; never an exception of a third-party library.
+    Errors: ``NotFoundError`` for a missing key and for a directory that does not exist, ``StorageError`` when the store
+    cannot be reached or refuses, a missing bucket included; never an exception of a third-party library.
     """
 
     url: str
@@ -40,7 +40,8 @@ class Store(Protocol):
 
         Raises ``AlreadyExistsError`` when the key exists, which then keeps its bytes. Whatever ``body`` raises
         passes through unchanged. After any failure, Ctrl-C included, the key does not exist and nothing that was
-        begun for it is left behind in the store. Bounded memory for a body of any length.
+        begun for it is left behind in the store. Bounded memory for a body of any length. One exception: where every
+        answer to a create is lost, it fails although the key may exist; callers use random keys, so nothing clashes.
         """
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
@@ -54,7 +55,11 @@ class Store(Protocol):
         """Size and age of one key."""
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
-        """Every key that starts with ``prefix``, in order of the key's bytes. ``prefix`` need not end at a ``/``."""
+        """Every key that starts with ``prefix``, which need not end at a ``/``.
+
+        The keys of one directory come in order of their bytes; how directories and keys interleave is the store's own
+        business (SeaweedFS sorts each directory for itself).
+        """
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
         """The distinct next segments below ``prefix``, which is empty or ends with ``/``, in order, each once.

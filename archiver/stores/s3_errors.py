@@ -1,5 +1,6 @@
 """What went wrong with a request to S3, from botocore's words to ours. Pure."""
 
+import re
 from http import HTTPStatus
 
 from botocore.exceptions import (
@@ -168,5 +169,7 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
 
 
 def _reason(error: BotoCoreError) -> str:
-    text = str(getattr(error, "kwargs", {}).get("error") or error).rstrip(".")
+    text = str(getattr(error, "kwargs", {}).get("error") or error)
+    # urllib3 names its connection's class first.
+    text = " ".join(re.sub(r"^\w+Connection\(.*?\): ", "", text).split()).rstrip(".")
     return text[:1].lower() + text[1:]

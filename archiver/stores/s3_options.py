@@ -78,7 +78,12 @@ def _endpoint(value: object) -> str:
     parts = urlsplit(_text(value))
     if parts.username is not None or parts.password is not None:
         raise ValueError("an endpoint must not hold credentials")
-    if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
+    try:
+        # urlsplit checks the port when it is asked for it.
+        valid = parts.port != 0 and parts.scheme in ("http", "https") and parts.hostname and not parts.query
+    except ValueError:
+        valid = False
+    if not valid or parts.fragment:
         raise ValueError(f"expected http://HOST[:PORT] or https://HOST[:PORT], got {value!r}")
     return _text(value)
 

@@ -67,7 +67,7 @@ class S3Reader:
         try:
             response = self._connection.send("s3:GetObject", self._key, lambda: client.get_object(**request))
         except S3_ERRORS as error:
-            if error_code(error) in ("InvalidRange", "416"):
+            if error_code(error) in ("InvalidRange", "416") and self._etag is None:
                 return self._check_empty()
             if is_precondition_failure(error):
                 raise IntegrityError(f"{self._connection.place(self._key)} changed while it was read") from error
@@ -111,5 +111,8 @@ class S3Reader:
         address = connection.address(self._key)
         head = connection.call("s3:GetObject", self._key, lambda: client.head_object(**address))
         size = head["ContentLength"]
-        if self._start > size or self._length:
-            range_end(connection.place(self._key), size, self._start, self._length or 0)
+        end = range_end(connection.place(self._key), size, self._start, self._length)
+        if end > self._start:
+            raise StorageError(
+                f"{connection.place(self._key)}: the store refused the bytes {self._start} to {end} of {size}"
+            )

@@ -89,7 +89,8 @@ class S3Writer:
 
         try:
             send = functools.partial(self._send_part, key, upload)
-            done = list(ordered_map(send, numbered(), workers=self._options.uploads))
+            # One part ahead, and one that rechunk fills: uploads + 2 parts in memory.
+            done = list(ordered_map(send, numbered(), workers=self._options.uploads, ahead=1))
             stored = self._complete(key, upload, nonce, done, size)
         except BaseException as error:
             self._give_up(key, entry, error)
