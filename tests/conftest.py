@@ -1,0 +1,84 @@
+"""Fixtures of the whole suite: an environment without the developer's secrets, and servers on demand."""
+
+import os
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import boto3
+import pytest
+
+from tests.servers.localstack import REGION, localstack
+from tests.servers.process import S3Server, ServerError
+from tests.servers.seaweed import seaweed
+
+BUCKET = "archiver-test"
+
+
+@pytest.fixture(autouse=True)
+def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """No credentials, profiles or settings of the developer reach a test, and none of its files his home."""
+    for name in os.environ:
+        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    monkeypatch.setenv("HOME", str(tmp_path))
+
+
+@pytest.fixture(scope="session")
+def localstack_server() -> Iterator[S3Server]:
+    """LocalStack with an empty bucket ``BUCKET``; it checks no credentials."""
+    yield from _start(localstack)
+
+
+@pytest.fixture(scope="session")
+def seaweed_server() -> Iterator[S3Server]:
+    """SeaweedFS with an empty bucket ``BUCKET``; it checks credentials."""
+    yield from _start(seaweed)
+
+
+@pytest.fixture
+def localstack_url(localstack_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty destination in LocalStack for this test alone, with its credentials in the environment."""
+    return _fresh_destination(localstack_server, monkeypatch)
+
+
+@pytest.fixture
+def seaweed_url(seaweed_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty destination in SeaweedFS for this test alone, with its credentials in the environment."""
+    return _fresh_destination(seaweed_server, monkeypatch)
+
+
+def _fresh_destination(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
+    return f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={server.endpoint}&region={REGION}"
+
+
+def _start(start: Callable[[], AbstractContextManager[S3Server]]) -> Iterator[S3Server]:
+    try:
+        context = start()
+        server = context.__enter__()
+    except ServerError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
+    try:
+        _make_bucket(server)
+        yield server
+    finally:
+        context.__exit__(None, None, None)
+
+
+def _make_bucket(server: S3Server) -> None:
+    # Not boto3's default session: it keeps the first credentials that it finds.
+    client = boto3.session.Session().client(
+        "s3",
+        endpoint_url=server.endpoint,
+        aws_access_key_id=server.access_key,
+        aws_secret_access_key=server.secret_key,
+        region_name=REGION,
+    )
+    client.create_bucket(Bucket=BUCKET)
+    client.close()

@@ -1,0 +1,122 @@
+"""The recovery card: an identity file whose comments are enough on a blank machine."""
+
+import dataclasses
+import subprocess
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver.crypto.age import seal_bytes
+from archiver.crypto.card import CardValues, RecoveryCard, parse_card
+from archiver.crypto.identities import parse_identities
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import X25519Identity
+from archiver.errors import FormatError, UsageError
+
+OPERATOR = X25519Identity.generate()
+CARD = RecoveryCard(
+    destination="s3://bucket/prefix?region=eu-central-1",
+    source="ucotron-prod",
+    vault_recipient=X25519Identity.generate().recipient,
+    verify_key=SigningKey.generate().verify_key,
+    created=datetime(2026, 11, 22, 2, 0, tzinfo=UTC),
+    identity=OPERATOR,
+)
+VALUES = CardValues(
+    destination=CARD.destination,
+    source=CARD.source,
+    vault_recipient=CARD.vault_recipient,
+    verify_key=CARD.verify_key,
+    created=CARD.created,
+)
+
+
+def test_a_card_says_everything() -> None:
+    text = CARD.render()
+    assert parse_card(text, "card.txt") == VALUES
+    assert [repr(identity) for identity in parse_identities(text, "card.txt")] == [repr(OPERATOR)]
+    assert "archiver restore latest --identity THIS-FILE --to DIR" in text
+    assert f"# verify-key: {CARD.verify_key}\n" in text
+
+
+def test_age_takes_a_card_as_identity_file(tmp_path: Path) -> None:
+    (tmp_path / "card.txt").write_text(CARD.render())
+    (tmp_path / "sealed.age").write_bytes(seal_bytes(b"text", [OPERATOR.recipient]))
+    opened = subprocess.run(
+        ["age", "-d", "-i", "card.txt", "sealed.age"], cwd=tmp_path, capture_output=True, check=True
+    )
+    assert opened.stdout == b"text"
+
+
+def test_a_card_without_the_secret_becomes_one_when_it_is_appended() -> None:
+    text = dataclasses.replace(CARD, identity=None).render()
+    assert parse_card(text, "card.txt") == VALUES
+    assert "append the operator's AGE-SECRET-KEY" in text
+    with pytest.raises(FormatError, match="holds no identity"):
+        parse_identities(text, "card.txt")
+    completed = text + OPERATOR.encode() + "\n"
+    assert parse_card(completed, "card.txt") == VALUES
+    assert len(parse_identities(completed, "card.txt")) == 1
+
+
+def test_a_card_survives_an_editor_of_another_system() -> None:
+    text = CARD.render().replace("\n", "\r\n")
+    assert parse_card(text, "card.txt") == VALUES
+
+
+def test_a_plain_identity_file_has_no_values() -> None:
+    text = f"# created by hand\n# public key: {OPERATOR.recipient}\n{OPERATOR.encode()}\n"
+    assert parse_card(text, "key.txt") == CardValues()
+
+
+def test_no_rendering_but_the_card_shows_the_secret() -> None:
+    assert "AGE-SECRET-KEY" not in repr(CARD)
+    assert OPERATOR.encode() in CARD.render()
+
+
+@given(st.text(max_size=60), st.text(max_size=30))
+def test_any_destination_and_source_come_back_or_are_refused(destination: str, source: str) -> None:
+    card = dataclasses.replace(CARD, destination=destination, source=source)
+    try:
+        text = card.render()
+    except UsageError:
+        return
+    values = parse_card(text, "card.txt")
+    assert (values.destination, values.source) == (destination, source)
+    assert values.vault_recipient == CARD.vault_recipient
+
+
+@pytest.mark.parametrize("value", ["", " x", "x ", "x\ny", "x\r# vault: y", "\x1b", "x\x85y"])
+def test_values_that_are_not_one_printable_line_are_not_rendered(value: str) -> None:
+    for card in (dataclasses.replace(CARD, destination=value), dataclasses.replace(CARD, source=value)):
+        with pytest.raises(UsageError, match="on a recovery card to be one printable line"):
+            card.render()
+
+
+@pytest.mark.parametrize(
+    ("lines", "reason"),
+    [
+        ("# source: a\n\n# source: a\n", "line 3 of card.txt gives source again, after line 1"),
+        ("# source:\n", "line 1 of card.txt: expected source to be printable text"),
+        ("# source: a\x1bb\n", "expected source to be printable"),
+        ("# vault: age1nonsense\n", "malformed comment line in card.txt: .*bech32"),
+        (f"# vault: {OPERATOR.recipient} x\n", "malformed comment line in card.txt"),
+        ("# verify-key: RWnonsense\n", "malformed comment line in card.txt: .*minisign public key"),
+        ("# created: yesterday\n", "expected the time of creation, got 'yesterday'"),
+        ("# created: 2026-11-22T02:00:00\n", "with its zone"),
+    ],
+    # Keys are random: they must not be part of a test's name, which all workers have to agree on.
+    ids=map(str, range(8)),
+)
+def test_malformed_values_are_refused(lines: str, reason: str) -> None:
+    with pytest.raises(FormatError, match=reason):
+        parse_card(lines, "card.txt")
+
+
+def test_a_secret_in_a_comment_line_is_not_shown() -> None:
+    with pytest.raises(FormatError) as caught:
+        parse_card(f"# vault: {OPERATOR.encode()}\n", "card.txt")
+    assert OPERATOR.encode()[20:40] not in caught.value.message

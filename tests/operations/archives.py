@@ -1,0 +1,152 @@
+"""Small backups made by hand, so that a test can put any one thing of them wrong."""
+
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any
+
+from archiver.catalog.lines import encode_lines
+from archiver.catalog.manifest import Digest, Manifest, Totals, Vault, encode_manifest
+from archiver.catalog.names import BackupPlace, new_object_id, object_key, vault_key
+from archiver.catalog.records import (
+    CONTENTS,
+    OBJECTS,
+    PLACEMENT,
+    ContentsRecord,
+    HeaderRecord,
+    ObjectRecord,
+    PlacementRecord,
+)
+from archiver.config import Tuning
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import Recipient, X25519Identity, vault_id
+from archiver.crypto.vault import seal_vault
+from archiver.operations.archive import Archive
+from archiver.operations.objects import Written, write_object
+from archiver.stores.memory import MemoryStore
+
+SOURCE = "prod"
+STARTED = datetime(2026, 11, 22, 2, 0, 0, tzinfo=UTC)
+TUNING = Tuning(frame_size=1000)
+
+
+class CountingStore(MemoryStore):
+    """Notes every read that is made: key, start and length."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.reads: list[tuple[str, int, int | None]] = []
+        self._counting = threading.Lock()
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        with self._counting:
+            self.reads.append((key, start, length))
+        return super().read(key, start, length)
+
+    def bytes_of(self, key: str) -> bytes:
+        """What is stored under ``key``."""
+        return b"".join(super().read(key))
+
+    def overwrite(self, key: str, data: bytes) -> None:
+        """What no client may do: an attacker, or a failing disk."""
+        self._objects[key] = data, self.clock()
+
+    def remove(self, key: str) -> None:
+        """As an expired lifecycle rule, or an attacker, does."""
+        del self._objects[key]
+
+
+@dataclass
+class Site:
+    """A source's destination and its keys."""
+
+    store: CountingStore = field(default_factory=CountingStore)
+    vault: X25519Identity = field(default_factory=X25519Identity.generate)
+    operator: X25519Identity = field(default_factory=X25519Identity.generate)
+    signing_key: SigningKey = field(default_factory=SigningKey.generate)
+
+    def __post_init__(self) -> None:
+        self.put_vault("ada", self.operator.recipient)
+
+    @property
+    def vault_id(self) -> str:
+        return vault_id(str(self.vault.recipient))
+
+    def put_vault(self, operator: str, recipient: Recipient) -> str:
+        """Seal the vault to one more operator; the file's key."""
+        key = vault_key(SOURCE, self.vault_id, operator)
+        self.store.create(key, [seal_vault(self.vault, recipient)])
+        return key
+
+    def archive(self, **changes: Any) -> Archive:
+        """The archive as an operator with the right keys opens it."""
+        options: dict[str, Any] = {"trusted": [self.signing_key.verify_key], "identities": [self.operator]}
+        return Archive(self.store, SOURCE, **{**options, **changes})
+
+    def put_object(self, plaintext: bytes, tuning: Tuning = TUNING) -> ObjectRecord:
+        """Store one object in the class ``daily``."""
+        identifier = new_object_id()
+        key = self.key_of(identifier)
+        written = write_object(self.store, key, [plaintext], [self.vault.recipient], tuning)
+        return ObjectRecord(
+            id=identifier,
+            kind="tar",
+            stored_size=written.stored.size,
+            plaintext_size=written.plaintext.size,
+            blake3=written.stored.blake3,
+            vault=self.vault_id,
+        )
+
+    def key_of(self, identifier: str) -> str:
+        return object_key("daily", SOURCE, identifier, "tar")
+
+    def placement_of(self, objects: Iterable[ObjectRecord]) -> dict[str, str]:
+        return {record.id: self.key_of(record.id) for record in objects}
+
+    def commit(
+        self,
+        backup: str = "20261122T020000Z-3f9c2a",
+        retention_class: str = "daily",
+        objects: Sequence[ObjectRecord] = (),
+        contents: Iterable[ContentsRecord] = (),
+        **changes: Any,
+    ) -> BackupPlace:
+        """Write the lists, signature and manifest of a backup; ``changes`` are fields of its manifest."""
+        place = BackupPlace(retention_class, SOURCE, backup)
+        header = HeaderRecord(backup=backup, source=SOURCE, label="by hand")
+        records: list[ContentsRecord] = [header, *contents]
+        sealed = write_object(
+            self.store, place.contents, encode_lines(records, CONTENTS), [self.vault.recipient], TUNING
+        )
+        listed = write_object(self.store, place.objects, encode_lines(objects, OBJECTS), [], TUNING)
+        placed = [PlacementRecord(id=record.id, key=self.key_of(record.id)) for record in objects]
+        write_object(self.store, place.placement, encode_lines(placed, PLACEMENT), [], TUNING)
+        self.sign(place, self._manifest(backup, sealed, listed, changes))
+        return place
+
+    def sign(self, place: BackupPlace, manifest: Manifest) -> None:
+        """Put signature and manifest where ``place`` says."""
+        data = encode_manifest(manifest)
+        self.store.create(place.signature, [self.signing_key.sign(data, "by hand").encode()])
+        self.store.create(place.manifest, [data])
+
+    def _manifest(self, backup: str, contents: Written, objects: Written, changes: dict[str, Any]) -> Manifest:
+        fields: dict[str, Any] = {
+            "version": 1,
+            "backup": backup,
+            "source": SOURCE,
+            "started": STARTED,
+            "finished": STARTED,
+            "keep_days": 35,
+            "lease_days": 7,
+            "consistency": "none",
+            "totals": Totals(environments=0, files=0, plaintext_bytes=0, objects=0, stored_bytes=0, warnings=0),
+            "sequence": 1,
+            "previous": None,
+            "signer": self.signing_key.verify_key.key_id,
+            "contents": Digest(stored_size=contents.stored.size, blake3=contents.stored.blake3),
+            "objects": Digest(stored_size=objects.stored.size, blake3=objects.stored.blake3),
+            "vaults": [Vault(id=self.vault_id, recipient=str(self.vault.recipient))],
+        }
+        return Manifest(**{**fields, **changes})

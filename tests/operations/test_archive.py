@@ -1,0 +1,343 @@
+"""The reading side: only what a trusted key has signed, only where it belongs, and the right one of many."""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta, timezone
+from typing import Any
+
+import msgspec
+import pytest
+
+from archiver.catalog.lines import encode_lines
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, decode_manifest, encode_manifest
+from archiver.catalog.names import BackupPlace, vault_key
+from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import X25519Identity
+from archiver.crypto.vault import seal_vault
+from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
+from archiver.operations.archive import parse_time
+from archiver.operations.objects import write_object
+from tests.operations.archives import SOURCE, STARTED, TUNING, Site
+
+FIRST, SECOND, THIRD = "20261120T020000Z-0000aa", "20261121T020000Z-0000bb", "20261121T020000Z-0000cc"
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site()
+
+
+def test_a_backup_is_read_back(site: Site) -> None:
+    record = site.put_object(b"text")
+    warning = WarningRecord(path="a", reason="because")
+    place = site.commit(objects=[record], contents=[warning])
+    archive = site.archive()
+    backup = archive.find()
+    assert (backup.place, backup.signature) == (place, "verified")
+    assert archive.objects(backup) == {record.id: record}
+    assert archive.placement(backup) == {record.id: site.key_of(record.id)}
+    assert list(archive.contents(backup)) == [
+        HeaderRecord(backup=place.backup, source=SOURCE, label="by hand"),
+        warning,
+    ]
+    reader = archive.reader(record, archive.placement(backup))
+    assert [data for _, data in reader.read_all(record.blake3)] == [b"text"]
+
+
+def test_an_unsigned_backup_is_refused_unless_it_is_asked_for(site: Site) -> None:
+    place = site.commit()
+    site.store.remove(place.signature)
+    with pytest.raises(AuthenticityError, match="has no signature") as caught:
+        site.archive().load(place)
+    assert "--trust-unsigned" in str(caught.value.hint)
+    assert site.archive(trusted=None).load(place).signature == "unchecked"
+
+
+def test_without_a_key_nothing_is_trusted(site: Site) -> None:
+    place = site.commit()
+    with pytest.raises(AuthenticityError, match="no key to verify"):
+        site.archive(trusted=[]).load(place)
+
+
+def test_a_signature_by_another_key_is_refused(site: Site) -> None:
+    place = site.commit()
+    other = SigningKey.generate().verify_key
+    with pytest.raises(AuthenticityError, match=f"signed by key {site.signing_key.verify_key.key_id}"):
+        site.archive(trusted=[other]).load(place)
+    both = site.archive(trusted=[other, site.signing_key.verify_key])
+    assert both.load(place).signature == "verified"
+
+
+def test_a_key_of_the_same_number_is_not_the_key(site: Site) -> None:
+    place = site.commit()
+    impostor = SigningKey(site.signing_key.verify_key.number, bytes(range(32))).verify_key
+    with pytest.raises(AuthenticityError, match="is not of these bytes"):
+        site.archive(trusted=[impostor]).load(place)
+
+
+def test_the_signature_of_another_backup_is_refused(site: Site) -> None:
+    first, second = site.commit(FIRST), site.commit(SECOND)
+    site.store.overwrite(first.signature, site.store.bytes_of(second.signature))
+    with pytest.raises(AuthenticityError, match="is not of these bytes"):
+        site.archive().load(first)
+
+
+@pytest.mark.parametrize("position", [10, 100, -3])
+def test_an_altered_manifest_is_refused(site: Site, position: int) -> None:
+    place = site.commit()
+    damaged = bytearray(site.store.bytes_of(place.manifest))
+    damaged[position] ^= 1
+    site.store.overwrite(place.manifest, bytes(damaged))
+    with pytest.raises(AuthenticityError):
+        site.archive().load(place)
+
+
+@pytest.mark.parametrize("moved", [BackupPlace("daily", SOURCE, SECOND), BackupPlace("daily", "other", FIRST)])
+def test_a_manifest_that_was_moved_is_refused(site: Site, moved: BackupPlace) -> None:
+    """A replay: an old backup, with its good signature, under a newer name or another source's."""
+    place = site.commit(FIRST)
+    site.store.create(moved.manifest, [site.store.bytes_of(place.manifest)])
+    site.store.create(moved.signature, [site.store.bytes_of(place.signature)])
+    for trusted in ([site.signing_key.verify_key], None):
+        with pytest.raises(AuthenticityError, match="it was moved or replayed"):
+            site.archive(trusted=trusted).load(moved)
+
+
+@pytest.mark.parametrize("key", ["manifest", "signature"])
+def test_what_is_too_large_is_refused_before_it_is_read(site: Site, key: str) -> None:
+    place = site.commit()
+    site.store.overwrite(getattr(place, key), bytes(MAX_MANIFEST + 1))
+    site.store.reads.clear()
+    with pytest.raises(FormatError, match=f"has {MAX_MANIFEST + 1} bytes, expected at most {MAX_MANIFEST}"):
+        site.archive().load(place)
+    assert getattr(place, key) not in [read[0] for read in site.store.reads]
+
+
+@pytest.mark.parametrize("name", ["objects", "contents"])
+@pytest.mark.parametrize("change", ["flip", "cut", "extend", "other"])
+def test_a_list_that_is_not_the_signed_one_is_refused(site: Site, name: str, change: str) -> None:
+    record = site.put_object(b"text")
+    place, other = site.commit(FIRST, objects=[record]), site.commit(SECOND)
+    key = getattr(place, name)
+    data = site.store.bytes_of(key)
+    flipped = bytearray(data)
+    flipped[len(data) // 2] ^= 1
+    changed: dict[str, bytes] = {
+        "flip": bytes(flipped),
+        "cut": data[:-1],
+        "extend": data + bytes.fromhex("502a4d18 00000000"),  # an empty skippable frame, which zstd does not mind
+        "other": site.store.bytes_of(getattr(other, name)),
+    }
+    site.store.overwrite(key, changed[change])
+    archive = site.archive()
+    backup = archive.load(place)
+    read: Callable[[Any], Any] = getattr(archive, name)
+    with pytest.raises(IntegrityError):
+        list(read(backup))
+
+
+def test_an_endless_list_is_given_up(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = site.commit()
+    archive = site.archive()
+    backup = archive.load(place)
+    taken = 0
+
+    def endless(key: str, start: int = 0, length: int | None = None) -> Any:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield bytes.fromhex("502a4d18 f8ff0000") + bytes(0xFFF8)
+
+    monkeypatch.setattr(site.store, "read", endless)
+    with pytest.raises(IntegrityError, match="expected"):
+        archive.objects(backup)
+    assert taken < 5
+
+
+def test_contents_of_another_backup_are_refused_even_if_signed(site: Site) -> None:
+    """A manifest that names the right hash of the wrong list: a bug of a writer, not an attack."""
+    place = site.commit(FIRST)
+    site.store.remove(place.contents)
+    wrong = encode_lines([HeaderRecord(backup=SECOND, source=SOURCE)], CONTENTS)
+    written = write_object(site.store, place.contents, wrong, [site.vault.recipient], TUNING)
+    manifest = decode_manifest(site.store.bytes_of(place.manifest), "it")
+    digest = Digest(stored_size=written.stored.size, blake3=written.stored.blake3)
+    site.store.overwrite(place.manifest, encode_manifest(msgspec.structs.replace(manifest, contents=digest)))
+    archive = site.archive(trusted=None)
+    with pytest.raises(FormatError, match="does not begin with the header of its backup"):
+        list(archive.contents(archive.load(place)))
+
+
+@pytest.mark.parametrize(
+    "key", ["../../etc/passwd", "vault/prod/x.age", "daily/data/prod/" + "f" * 32 + ".tar.zst.age"]
+)
+def test_a_placement_that_points_elsewhere_is_refused(site: Site, key: str) -> None:
+    record = site.put_object(b"text")
+    place = site.commit(objects=[record])
+    site.store.remove(place.placement)
+    lines = encode_lines([PlacementRecord(id=record.id, key=key)], PLACEMENT)
+    write_object(site.store, place.placement, lines, [], TUNING)
+    archive = site.archive()
+    with pytest.raises(FormatError, match="placement names"):
+        archive.placement(archive.load(place))
+
+
+def test_an_object_without_a_place_is_named(site: Site) -> None:
+    record = site.put_object(b"text")
+    with pytest.raises(IntegrityError, match=f"does not say where object {record.id} lies"):
+        site.archive().reader(record, {})
+
+
+def test_the_newest_is_the_latest_and_time_decides(site: Site) -> None:
+    for backup in (SECOND, FIRST, THIRD):
+        site.commit(backup)
+    archive = site.archive()
+    assert [place.backup for place in archive.places()] == [THIRD, SECOND, FIRST]
+    assert archive.find().place.backup == THIRD
+    assert archive.find(at=datetime(2026, 11, 21, 1, 59, 59, tzinfo=UTC)).place.backup == FIRST
+    assert archive.find(at=datetime(2026, 11, 21, 2, tzinfo=UTC)).place.backup == THIRD
+    assert archive.find(at=datetime(2026, 11, 21, 4, tzinfo=timezone(timedelta(hours=3)))).place.backup == FIRST
+    with pytest.raises(NotFoundError, match="no backup from 2026-11-20T01:59:59Z or before of source 'prod'"):
+        archive.find(at=datetime(2026, 11, 20, 1, 59, 59, tzinfo=UTC))
+
+
+def test_by_id_or_its_beginning(site: Site) -> None:
+    for backup in (FIRST, SECOND, THIRD):
+        site.commit(backup)
+    site.store.create(BackupPlace("weekly", SOURCE, THIRD).manifest, [b"a copy"])
+    archive = site.archive()
+    assert archive.find(SECOND).place.backup == SECOND
+    assert archive.find("20261120").place.backup == FIRST
+    with pytest.raises(NotFoundError, match="'20261121' is the beginning of 2 backup ids"):
+        archive.find("20261121")
+    for reference in ("2027", "x", "../", SECOND + "0", "."):
+        with pytest.raises(NotFoundError, match=re.escape(f"no backup {reference!r}")):
+            archive.find(reference)
+
+
+def test_the_same_backup_in_two_classes_is_one(site: Site) -> None:
+    place = site.commit(FIRST)
+    copy = BackupPlace("weekly", SOURCE, FIRST)
+    site.store.create(copy.signature, [site.store.bytes_of(place.signature)])
+    site.store.create(copy.manifest, [site.store.bytes_of(place.manifest)])
+    archive = site.archive()
+    assert [backup.manifest.backup for backup in archive.backups()] == [FIRST]
+    assert archive.find(FIRST[:8]).place.backup == FIRST
+    assert archive.current() == [FIRST]
+
+
+def test_a_backup_without_a_manifest_does_not_exist(site: Site) -> None:
+    place = site.commit()
+    site.store.remove(place.manifest)
+    assert site.archive().places() == []
+    with pytest.raises(NotFoundError, match="no backup 'latest' of source 'prod'"):
+        site.archive().find()
+
+
+@pytest.mark.parametrize("backup", ["99999999T999999Z-ffffff", "20269999T020000Z-ffffff", "junk"])
+def test_a_planted_name_that_is_no_time_hides_nothing(site: Site, backup: str) -> None:
+    site.commit(FIRST)
+    site.store.create(f"daily/backups/{SOURCE}/{backup}/manifest.json", [b"{}"])
+    site.store.create("README", [b"left by somebody"])
+    assert site.archive().find().place.backup == FIRST
+    assert site.archive().find(at=datetime(2027, 1, 1, tzinfo=UTC)).place.backup == FIRST
+
+
+def test_backups_of_other_sources_are_not_seen(site: Site) -> None:
+    site.commit(FIRST)
+    other = BackupPlace("daily", "prod-2", SECOND)
+    site.store.create(other.manifest, [b"{}"])
+    assert [place.backup for place in site.archive().places()] == [FIRST]
+
+
+@pytest.mark.parametrize(("age", "shown"), [(timedelta(days=35), []), (timedelta(days=35, seconds=-1), [FIRST])])
+def test_what_is_past_its_promise_is_hidden_from_lists_but_can_be_named(
+    site: Site, age: timedelta, shown: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    site.commit(FIRST)
+    now = STARTED + age
+    monkeypatch.setattr(site.store, "_now", lambda: now)
+    archive = site.archive()
+    assert [backup.manifest.backup for backup in archive.backups(now)] == shown
+    assert archive.current() == shown
+    assert archive.find(FIRST).manifest.backup == FIRST
+
+
+def test_what_cannot_be_read_is_current_so_that_it_is_not_overlooked(site: Site) -> None:
+    site.store.create(site.commit(FIRST).manifest + "x", [b""])
+    place = BackupPlace("daily", SOURCE, SECOND)
+    site.store.create(place.manifest, [b"not json"])
+    assert site.archive().current() == [SECOND, FIRST]
+
+
+def opened(site: Site, **changes: Any) -> X25519Identity:
+    identity = site.archive(**changes).unlock(site.vault_id)
+    assert isinstance(identity, X25519Identity)
+    return identity
+
+
+def test_the_vault_opens_with_any_operators_identity(site: Site) -> None:
+    grace = X25519Identity.generate()
+    site.put_vault("grace", grace.recipient)
+    for identities in ([grace], [site.operator], [X25519Identity.generate(), grace]):
+        assert opened(site, identities=identities).encode() == site.vault.encode()
+
+
+def test_the_vault_is_opened_once(site: Site) -> None:
+    archive = site.archive()
+    site.store.reads.clear()
+    assert archive.unlock(site.vault_id) is archive.unlock(site.vault_id)
+    assert len(site.store.reads) == 1
+
+
+def test_a_wrong_identity_learns_whose_would_be_right(site: Site) -> None:
+    with pytest.raises(DecryptionError, match=r"none of the given identities .* \(it is sealed to: ada\.age\)"):
+        site.archive(identities=[X25519Identity.generate()]).unlock(site.vault_id)
+    with pytest.raises(DecryptionError, match="needs an operator's identity"):
+        site.archive(identities=[]).unlock(site.vault_id)
+
+
+def test_a_missing_vault_is_named(site: Site) -> None:
+    with pytest.raises(NotFoundError, match="holds no key file of vault 0011223344556677"):
+        site.archive().unlock("0011223344556677")
+
+
+def attackers_vault(site: Site) -> bytes:
+    """Anybody can seal a vault of his own to the operator: the recipient is public."""
+    return seal_vault(X25519Identity.generate(), site.operator.recipient)
+
+
+def test_a_vault_that_was_swapped_for_an_attackers_is_refused(site: Site) -> None:
+    site.store.overwrite(vault_key(SOURCE, site.vault_id, "ada"), attackers_vault(site))
+    with pytest.raises(IntegrityError, match=r"ada\.age holds the identity of another vault"):
+        site.archive().unlock(site.vault_id)
+
+
+@pytest.mark.parametrize("planted", ["attacker", "garbage", "empty", "huge"])
+def test_a_bad_file_beside_a_good_one_does_not_lock_the_vault(site: Site, planted: str) -> None:
+    files = {"attacker": attackers_vault(site), "garbage": b"garbage", "empty": b"", "huge": bytes(100_000)}
+    site.store.create(vault_key(SOURCE, site.vault_id, "aaa"), [files[planted]])
+    assert opened(site).encode() == site.vault.encode()
+    with pytest.raises(IntegrityError, match=r"aaa\.age"):
+        site.store.remove(vault_key(SOURCE, site.vault_id, "ada"))
+        site.archive().unlock(site.vault_id)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-11-22T02:00:00Z", STARTED),
+        ("2026-11-22T02:00:00", STARTED),
+        ("2026-11-22 03:00+01:00", STARTED),
+        ("2026-11-22", datetime(2026, 11, 22, tzinfo=UTC)),
+    ],
+)
+def test_times_of_the_command_line(text: str, expected: datetime) -> None:
+    assert parse_time(text) == expected
+
+
+@pytest.mark.parametrize("text", ["", "yesterday", "2026-13-01", "2026-11-22T25:00", "0001-01-01T00:00:00+14:00"])
+def test_times_that_are_none(text: str) -> None:
+    with pytest.raises(UsageError, match="not a time"):
+        parse_time(text)

@@ -1,0 +1,201 @@
+"""Killed, interrupted or terminated at any moment: only complete backups, only the old or the new target, no debris."""
+
+import os
+import random
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.environment.live import make_environment, read_content
+from tests.operations.crash import dying_at, events
+from tests.operations.scene import (
+    ENVIRONMENTS,
+    MIB,
+    Scene,
+    check_restored,
+    finish,
+    restore_leftovers,
+    spawn,
+    tree,
+)
+
+KILLS = 15
+SECONDS = 60
+
+
+def backup(scene: Scene, before: str = "") -> "subprocess.Popen[bytes]":
+    return spawn("backup", "--config", str(scene.config), before=before)
+
+
+def restore(scene: Scene, target: Path, before: str = "") -> "subprocess.Popen[bytes]":
+    return spawn("restore", *scene.identity, "--to", str(target), "--force", before=before)
+
+
+def spread(count: int, many: int) -> list[int]:
+    """``many`` numbers from 1 to ``count``, evenly spread, the first and the last among them."""
+    return sorted({1 + index * (count - 1) // (many - 1) for index in range(many)})
+
+
+def check_after_a_kill(scene: Scene, complete: list[str]) -> list[str]:
+    """Every backup that is listed is sound, and none has been lost."""
+    listed = scene.backups()
+    assert set(complete) <= set(listed)
+    for name in listed:
+        scene.verify(name)
+    return listed
+
+
+def check_next_run_cleans_up(scene: Scene) -> None:
+    scene.backup()
+    assert scene.partial_files() == []
+    assert scene.journal() == ""
+
+
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_a_backup_killed_at_any_operation(scene: Scene, kills: int) -> None:
+    done = finish(backup(scene, dying_at(0, str(scene.root))))
+    assert done.code == 0, done.errors
+    count = events(done.errors)
+    assert count > 40
+    complete = scene.backups()
+    left = 0
+    for number in spread(count, min(kills, count)):
+        process = backup(scene, dying_at(number, str(scene.root)))
+        # The number of operations varies a little: the last ones may not come.
+        assert finish(process).code == -signal.SIGKILL or number > count - 10
+        left += bool(scene.partial_files())
+        complete = check_after_a_kill(scene, complete)
+    assert left, "no kill left anything to clean up"
+    check_next_run_cleans_up(scene)
+
+
+def test_a_backup_killed_at_any_time(scene: Scene) -> None:
+    (scene.media / "film.mp4").write_bytes(random.Random(1).randbytes(24 * MIB))
+    process = backup(scene)
+    wait_for(scene.partial_files)
+    began = time.monotonic()
+    assert finish(process).code == 0
+    seconds = time.monotonic() - began
+    complete = scene.backups()
+    chance = random.Random(7)
+    for _ in range(6):
+        process = backup(scene)
+        wait_for(scene.partial_files)
+        time.sleep(chance.random() * seconds)
+        process.kill()
+        finish(process)
+        complete = check_after_a_kill(scene, complete)
+    check_next_run_cleans_up(scene)
+
+
+@pytest.mark.parametrize(
+    ("number", "code", "message"),
+    [(signal.SIGINT, 130, "archiver: interrupted"), (signal.SIGTERM, 143, "archiver: terminated")],
+)
+def test_a_backup_told_to_stop_leaves_nothing_at_once(
+    scene: Scene, number: signal.Signals, code: int, message: str
+) -> None:
+    scene.backup()
+    with (scene.media / "film.mp4").open("wb") as file:
+        for _ in range(8):
+            file.write(random.randbytes(16 * MIB))
+    process = backup(scene)
+    wait_for(lambda: any(written(path) > MIB for path in scene.partial_files()))
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == code, done.errors
+    assert done.errors.splitlines()[-1] == message
+    assert "Traceback" not in done.errors
+    assert scene.partial_files() == []
+    assert scene.journal() == ""
+    assert len(check_after_a_kill(scene, [])) == 1
+
+
+@pytest.fixture
+def target(scene: Scene, tmp_path: Path) -> Path:
+    """An older state, which the restore replaces."""
+    target = tmp_path / "target"
+    for name in ENVIRONMENTS:
+        make_environment(target / name, 30)
+    (target / "media/album").mkdir(parents=True)
+    (target / "media/album/1.png").write_bytes(b"older")
+    return target
+
+
+@pytest.mark.parametrize("kills", [KILLS, pytest.param(400, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])])
+def test_a_restore_killed_at_any_operation(scene: Scene, target: Path, kills: int) -> None:
+    scene.backup()
+    done = finish(restore(scene, target.with_name("counted"), dying_at(0, "counted")))
+    assert done.code == 0, done.errors
+    count = events(done.errors)
+    assert count > 40
+    older = tree(target)
+    content = {name: read_content(target / name / "data.mdb") for name in ENVIRONMENTS}
+    as_before = left = 0
+    for number in spread(count, min(kills, count)):
+        process = restore(scene, target, dying_at(number, str(target)))
+        assert finish(process).code in (-signal.SIGKILL, 0)
+        left += bool(restore_leftovers(target))
+        state = tree(target, leave_out=[b".archiver-restore-", b".archiver-before-"])
+        swapped = any(target.glob(".archiver-before-*"))
+        if not swapped:
+            as_before += 1
+            assert state == older
+        for name in ENVIRONMENTS:
+            # Never without a whole environment: the old one or the new one.
+            found = read_content(target / name / "data.mdb")
+            assert found in (content[name], read_content(scene.data / name / "data.mdb"))
+    assert as_before, "no kill came before the swap"
+    assert left, "no kill left anything to clean up"
+    assert finish(restore(scene, target)).code == 0
+    assert restore_leftovers(target) == []
+    kept = [path.read_bytes() for path in target.glob(".archiver-before-*/media/album/1.png")]
+    assert b"older" in kept
+    check_restored(scene, target)
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_restore_told_to_stop_leaves_the_target_as_it_was(
+    scene: Scene, target: Path, number: signal.Signals, code: int
+) -> None:
+    (scene.media / "film.mp4").write_bytes(random.Random(1).randbytes(64 * MIB))
+    scene.backup()
+    older = tree(target)
+    process = restore(scene, target)
+    wait_for(lambda: restore_leftovers(target))
+    process.send_signal(number)
+    done = finish(process)
+    assert done.code == code, done.errors
+    assert tree(target) == older
+
+
+def written(path: Path) -> int:
+    """Bytes of a file that may be gone."""
+    try:
+        return path.stat().st_size
+    except FileNotFoundError:
+        return 0
+
+
+def wait_for(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + SECONDS
+    while not condition():
+        assert time.monotonic() < deadline, "what was waited for did not come"
+        time.sleep(0.002)
+
+
+def test_a_killed_runs_lock_goes_with_it(scene: Scene) -> None:
+    process = backup(scene)
+    wait_for(scene.partial_files)
+    os.kill(process.pid, signal.SIGSTOP)
+    try:
+        second = finish(backup(scene))
+        assert second.code == 6, second.errors
+    finally:
+        process.kill()
+        finish(process)
+    check_next_run_cleans_up(scene)

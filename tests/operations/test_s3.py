@@ -1,0 +1,122 @@
+"""The same over S3: nothing but the destination's URL differs."""
+
+import random
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.operations.scene import MIB, Done, Scene, archiver, check_restored, finish, make_scene, spawn, tree
+from tests.servers.localstack import REGION
+from tests.servers.process import S3Server, free_ports
+from tests.stores.conftest import open_uploads
+
+PART = 5 * MIB
+
+
+@pytest.fixture
+def s3_scene(tmp_path: Path, localstack_url: str) -> Scene:
+    """A source whose destination is in LocalStack, in small parts, with a file of many of them."""
+    root = tmp_path / "scene"
+    root.mkdir()
+    scene = make_scene(root, f"{localstack_url}&part_size={PART}")
+    (scene.media / "film.mp4").write_bytes(random.Random(1).randbytes(8 * PART))
+    return scene
+
+
+def test_there_and_back_with_the_card_alone(s3_scene: Scene, tmp_path: Path) -> None:
+    names = [s3_scene.backup(), s3_scene.backup()]
+    assert s3_scene.backups() == names[::-1]
+    original = tree(s3_scene.media)
+    s3_scene.config.unlink()
+    shutil.rmtree(s3_scene.state)
+    for level in ("storage", "data", "restore"):
+        done = archiver("verify", "--all", "--level", level, *s3_scene.identity)
+        assert done.code == 0, done.errors
+    assert s3_scene.restore("--to", str(tmp_path / "out")).code == 0
+    check_restored(s3_scene, tmp_path / "out", media=original)
+    small = archiver("cat", "latest", "media/album/1.png", *s3_scene.identity)
+    assert small.raw == (s3_scene.media / "album/1.png").read_bytes()
+    assert open_uploads(s3_scene.url) == []
+
+
+def test_the_next_run_aborts_the_uploads_of_a_killed_one(s3_scene: Scene) -> None:
+    complete = s3_scene.backup()
+    left = []
+    for _ in range(5):
+        process = spawn("backup", "--config", str(s3_scene.config))
+        deadline = time.monotonic() + 60
+        while process.poll() is None and not open_uploads(s3_scene.url):
+            assert time.monotonic() < deadline
+        process.kill()
+        finish(process)
+        left = open_uploads(s3_scene.url)
+        if left:
+            break
+    assert left, "no kill came in the middle of an upload"
+    for name in s3_scene.backups():
+        s3_scene.verify(name)
+    assert complete in s3_scene.backups()
+    s3_scene.backup()
+    assert open_uploads(s3_scene.url) == []
+    assert s3_scene.journal() == ""
+
+
+def test_ctrl_c_aborts_the_upload_at_once(s3_scene: Scene) -> None:
+    process = spawn("backup", "--config", str(s3_scene.config))
+    while process.poll() is None and not open_uploads(s3_scene.url):
+        pass
+    process.terminate()
+    done = finish(process)
+    assert done.code == 143, done.errors
+    assert open_uploads(s3_scene.url) == []
+    assert s3_scene.backups() == []
+
+
+def init_at(root: Path, url: str) -> Done:
+    return archiver(
+        "init", "--to", url, "--source", "prod", "--media", str(root), "--config", str(root / "archiver.toml"),
+        "--card", str(root / "card.txt"),
+    )  # fmt: skip
+
+
+def one_line(done: Done, code: int) -> str:
+    """The message, after it was found to be one line and at most one hint."""
+    message, *hints = done.errors.splitlines()
+    assert done.code == code, done.errors
+    assert message.startswith("archiver: ")
+    assert [hint[:6] for hint in hints] in ([], ["hint: "])
+    return message
+
+
+def test_a_missing_bucket(tmp_path: Path, localstack_url: str) -> None:
+    done = init_at(tmp_path, localstack_url.replace("archiver-test", "no-such-bucket"))
+    assert "the bucket does not exist" in one_line(done, 7)
+
+
+@pytest.mark.parametrize(
+    ("key", "secret", "reason"),
+    [("nobody", "nothing", "access key is not known"), ("admin", "wrong", "the signature is wrong")],
+)
+def test_bad_credentials(
+    tmp_path: Path, seaweed_url: str, monkeypatch: pytest.MonkeyPatch, key: str, secret: str, reason: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", key)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    done = init_at(tmp_path, seaweed_url)
+    message = one_line(done, 7)
+    assert reason in message
+    assert "AWS_ACCESS_KEY_ID" in done.errors
+
+
+def test_no_credentials(tmp_path: Path, localstack_server: S3Server) -> None:
+    url = f"s3://bucket/prefix?endpoint={localstack_server.endpoint}&region={REGION}"
+    assert "no usable credentials" in one_line(init_at(tmp_path, url), 7)
+
+
+def test_an_endpoint_that_nobody_listens_at(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    url = f"s3://bucket/prefix?endpoint=http://127.0.0.1:{free_ports(1)}&region={REGION}&attempts=2"
+    assert "cannot reach http://127.0.0.1" in one_line(init_at(tmp_path, url), 7)

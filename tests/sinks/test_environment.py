@@ -1,0 +1,183 @@
+"""Restored environments: proven before they count, swapped in without a gap, never beside a live process."""
+
+import errno
+import os
+import stat
+from dataclasses import dataclass
+from pathlib import Path
+
+import lmdb
+import msgspec
+import pytest
+from blake3 import blake3
+
+from archiver.catalog.records import DatabaseRecord, EnvironmentRecord
+from archiver.environment.copying import copy_stream
+from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
+from archiver.sources.environments import EnvironmentSpec, environment_record, pin_all
+from tests.environment.live import heed_holder, make_environment, read_content, writer
+
+
+@dataclass
+class Backup:
+    copy: bytes
+    record: EnvironmentRecord
+    original: Path
+
+
+@pytest.fixture
+def backup(tmp_path: Path) -> Backup:
+    directory = make_environment(tmp_path / "original", entries=400)
+    (directory / "data.mdb").chmod(0o640)
+    with pin_all([EnvironmentSpec("vector", directory, None)]) as pins:
+        (snapshot,) = pins
+        copy = b"".join(copy_stream(snapshot, 1 << 20))
+        record = environment_record(snapshot, len(copy), blake3(copy).hexdigest(), [])
+    return Backup(copy, record, directory)
+
+
+def restore(backup: Backup, staging: Path, copy: bytes | None = None) -> Path:
+    content = backup.copy if copy is None else copy
+    with EnvironmentSink(staging, backup.record) as sink:
+        for start in reversed(range(0, len(content), 50_000)):
+            sink.write_at(start, content[start : start + 50_000])
+        return sink.finish()
+
+
+def test_a_restored_environment_equals_the_original(backup: Backup, tmp_path: Path) -> None:
+    data = restore(backup, tmp_path / "target" / "staging")
+    assert data == tmp_path / "target" / "staging" / "data.mdb"
+    assert stat.S_IMODE(data.stat().st_mode) == 0o640
+    assert read_content(data) == read_content(backup.original / "data.mdb")
+    assert os.listdir(data.parent) == ["data.mdb"]
+
+
+def test_a_restored_environment_is_written_to_again(backup: Backup, tmp_path: Path) -> None:
+    data = restore(backup, tmp_path / "restored")
+    with lmdb.open(str(data.parent), map_size=backup.record.map_size, max_dbs=16, lib_version=0) as environment:
+        database = environment.open_db(b"plain")
+        with environment.begin(write=True, db=database) as transaction:
+            transaction.put(b"new key", b"new value")
+        with environment.begin(db=database) as reader:
+            assert reader.get(b"new key") == b"new value"
+
+
+def test_nobody_else_can_read_it_before_it_is_proven(backup: Backup, tmp_path: Path) -> None:
+    with EnvironmentSink(tmp_path / "staging", backup.record) as sink:
+        assert stat.S_IMODE(sink.path.stat().st_mode) == 0o600
+        assert stat.S_IMODE(sink.path.parent.stat().st_mode) == 0o700
+
+
+def test_wrong_bytes_are_refused(backup: Backup, tmp_path: Path) -> None:
+    with pytest.raises(IntegrityError):
+        restore(backup, tmp_path / "flipped", backup.copy[:-1] + bytes([backup.copy[-1] ^ 1]))
+    with pytest.raises(IntegrityError):
+        restore(backup, tmp_path / "short", backup.copy[: len(backup.copy) // 2])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"databases": [DatabaseRecord(entries=1)]}, "the main database of .*: expected 1 entries, got 9"),
+        ({"page_size": 8192}, "in pages of 8192, got .* in pages of 4096"),
+        ({"databases": []}, "which it should not"),
+    ],
+)
+def test_bytes_that_are_right_but_not_what_the_record_says(
+    backup: Backup, tmp_path: Path, changes: dict[str, object], message: str
+) -> None:
+    backup.record = msgspec.structs.replace(backup.record, **changes)
+    with pytest.raises(IntegrityError, match=message):
+        restore(backup, tmp_path / "staging")
+
+
+def test_a_copy_that_was_unsound_from_the_start_is_refused(backup: Backup, tmp_path: Path) -> None:
+    unsound = bytearray(backup.copy)
+    unsound[2 * 4096] ^= 1
+    backup.copy = bytes(unsound)
+    backup.record = msgspec.structs.replace(backup.record, blake3=blake3(backup.copy).hexdigest())
+    with pytest.raises(IntegrityError, match="is corrupt"):
+        restore(backup, tmp_path / "staging")
+
+
+def test_a_live_process_is_refused_whatever_its_lock_format(backup: Backup, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    refuse_live(tmp_path)
+    staged = restore(backup, target / "staging")
+    with writer(target) as live:
+        before = sorted(os.listdir(target))
+        with pytest.raises(BusyError, match=f"pid {live.pid}") as refusal:
+            swap_environment(staged, target, target / "before")
+        assert refusal.value.exit_code == 6
+        assert sorted(os.listdir(target)) == before
+    with heed_holder(target) as live, pytest.raises(BusyError, match=f"pid {live.pid}"):
+        swap_environment(staged, target, target / "before")
+    assert staged.exists()
+
+
+def test_the_swap_keeps_what_was_there(backup: Backup, tmp_path: Path) -> None:
+    target = make_environment(tmp_path / "target", entries=10)
+    old = read_content(target / "data.mdb")
+    (target / "data.mdb").chmod(0o600)
+    if os.geteuid() == 0:
+        os.chown(target / "data.mdb", 1000, 1001)
+    swap_environment(restore(backup, target / "staging"), target, target / "before")
+    assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
+    assert read_content(target / "before" / "data.mdb") == old
+    assert sorted(os.listdir(target / "before")) == ["data.mdb", "lock.mdb"]
+    assert sorted(os.listdir(target)) == ["before", "data.mdb", "staging"]
+    status = (target / "data.mdb").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o600
+    assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1000, 1001)
+
+
+def test_the_swap_into_an_empty_target(backup: Backup, tmp_path: Path) -> None:
+    target = tmp_path / "target"
+    target.mkdir()
+    if os.geteuid() == 0:
+        os.chown(target, 1000, 1001)
+    swap_environment(restore(backup, target / "staging"), target, target / "before")
+    status = (target / "data.mdb").stat()
+    assert stat.S_IMODE(status.st_mode) == 0o640
+    assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1000, 1001)
+    assert os.listdir(target / "before") == []
+
+
+@pytest.mark.parametrize("step", ["kept", "locked"])
+def test_the_swap_is_repeated_after_a_crash(backup: Backup, tmp_path: Path, step: str) -> None:
+    target = make_environment(tmp_path / "target", entries=10)
+    old = read_content(target / "data.mdb")
+    staged = restore(backup, target / "staging")
+    (target / "before").mkdir()
+    (target / "lock.mdb").rename(target / "before" / "lock.mdb")
+    if step == "kept":
+        (target / "before" / "data.mdb").hardlink_to(target / "data.mdb")
+    swap_environment(staged, target, target / "before")
+    assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
+    assert read_content(target / "before" / "data.mdb") == old
+
+
+def test_what_was_kept_before_is_never_overwritten(backup: Backup, tmp_path: Path) -> None:
+    target = make_environment(tmp_path / "target", entries=10)
+    old = (target / "data.mdb").read_bytes()
+    staged = restore(backup, target / "staging")
+    (target / "before").mkdir()
+    (target / "before" / "data.mdb").write_bytes(b"kept")
+    with pytest.raises(TargetError, match=r"cannot put .*data\.mdb in place: file exists"):
+        swap_environment(staged, target, target / "before")
+    assert (target / "before" / "data.mdb").read_bytes() == b"kept"
+    assert (target / "data.mdb").read_bytes() == old
+
+
+def test_a_file_system_without_hard_links(backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(source: object, target: object, **_: object) -> None:
+        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
+
+    target = make_environment(tmp_path / "target", entries=10)
+    old = read_content(target / "data.mdb")
+    staged = restore(backup, target / "staging")
+    monkeypatch.setattr(os, "link", refuse)
+    swap_environment(staged, target, target / "before")
+    assert read_content(target / "before" / "data.mdb") == old
+    assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")

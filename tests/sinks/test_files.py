@@ -1,0 +1,129 @@
+"""Staged files: any order, sparse, and nothing counts that was not read back."""
+
+import os
+import random
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from archiver.catalog.records import FileRecord
+from archiver.errors import FormatError, IntegrityError, TargetError
+from archiver.sinks.files import StagedFile, same_file, translated
+
+MIB = 1024 * 1024
+
+
+def digest(content: bytes) -> str:
+    return blake3(content).hexdigest()
+
+
+@pytest.mark.parametrize("size", [0, 1, 65535, 65536, 65537, 3 * MIB + 11])
+def test_pieces_in_any_order_make_the_file(tmp_path: Path, size: int) -> None:
+    chance = random.Random(size)
+    content = b"".join(chance.choice([bytes(7919), chance.randbytes(7919)]) for _ in range(-(-size // 7919)))[:size]
+    pieces = [(offset, content[offset : offset + 100_003]) for offset in range(0, size, 100_003)]
+    chance.shuffle(pieces)
+    with StagedFile(tmp_path / "file", size) as file:
+        for offset, piece in pieces:
+            file.write_at(offset, chance.choice([bytes, bytearray, memoryview])(piece))
+        file.finish(digest(content))
+    assert (tmp_path / "file").read_bytes() == content
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+def test_zeros_are_not_written(tmp_path: Path) -> None:
+    content = bytes(8 * MIB) + b"x" + bytes(8 * MIB)
+    with StagedFile(tmp_path / "file", len(content)) as file:
+        file.write_at(0, content)
+        file.finish(digest(content))
+    assert (tmp_path / "file").read_bytes() == content
+    assert (tmp_path / "file").stat().st_blocks * 512 <= 128 * 1024
+
+
+def test_other_content_is_refused(tmp_path: Path) -> None:
+    with StagedFile(tmp_path / "file", 3) as file:
+        file.write_at(0, b"abd")
+        with pytest.raises(IntegrityError, match=f"hashes to {digest(b'abd')}, expected {digest(b'abc')}"):
+            file.finish(digest(b"abc"))
+
+
+def test_a_hole_where_data_belong_is_refused(tmp_path: Path) -> None:
+    with StagedFile(tmp_path / "file", 2 * MIB) as file:
+        file.write_at(0, b"a" * MIB)
+        with pytest.raises(IntegrityError):
+            file.finish(digest(b"a" * 2 * MIB))
+
+
+def test_data_beyond_the_end_are_refused(tmp_path: Path) -> None:
+    with StagedFile(tmp_path / "file", 3) as file, pytest.raises(FormatError, match="up to byte 4, expected 3"):
+        file.write_at(2, b"ab")
+
+
+def test_an_existing_file_or_link_is_never_written_to(tmp_path: Path) -> None:
+    (tmp_path / "victim").write_bytes(b"precious")
+    (tmp_path / "link").symlink_to(tmp_path / "victim")
+    (tmp_path / "dangling").symlink_to(tmp_path / "nowhere")
+    for name in ("victim", "link", "dangling"):
+        with pytest.raises(IntegrityError, match="two entries in one place"):
+            StagedFile(tmp_path / name, 3)
+    assert (tmp_path / "victim").read_bytes() == b"precious"
+    assert not (tmp_path / "nowhere").exists()
+
+
+def test_a_full_disk_is_told_with_what_to_do() -> None:
+    with (
+        pytest.raises(TargetError, match=r"movie\.mp4: cannot be written: no space left on device") as caught,
+        translated("movie.mp4"),
+        open("/dev/full", "wb", buffering=0) as full,
+    ):
+        full.write(b"x")
+    assert caught.value.hint is not None
+    assert caught.value.hint.startswith("Free space")
+
+
+def test_a_limit_on_file_size_is_a_target_error(tmp_path: Path) -> None:
+    script = f"""
+import resource, signal
+from pathlib import Path
+from archiver.errors import TargetError
+from archiver.sinks.files import StagedFile
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
+try:
+    StagedFile(Path({str(tmp_path)!r}) / "file", 1000)
+except TargetError as error:
+    print(error.message)
+"""
+    run = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, cwd=Path(__file__).parents[2])
+    assert "file: cannot be written: file too large" in run.stdout, run.stderr
+
+
+class TestSameFile:
+    def record(self, path: str, content: bytes) -> FileRecord:
+        return FileRecord(
+            path=path, mode=0o644, mtime_ns=0, uid=0, gid=0, size=len(content), blake3=digest(content), extents=[]
+        )
+
+    def test_by_size_and_hash(self, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d/file").write_bytes(b"abc")
+        assert same_file(tmp_path, self.record("d/file", b"abc"))
+        assert not same_file(tmp_path, self.record("d/file", b"abd"))
+        assert not same_file(tmp_path, self.record("d/file", b"abcd"))
+        assert not same_file(tmp_path, self.record("d/other", b"abc"))
+        assert not same_file(tmp_path, self.record("d", b"abc"))
+
+    def test_no_link_is_followed(self, tmp_path: Path) -> None:
+        (tmp_path / "d").mkdir()
+        (tmp_path / "d/file").write_bytes(b"abc")
+        (tmp_path / "link").symlink_to("d/file")
+        (tmp_path / "e").symlink_to("d")
+        assert not same_file(tmp_path, self.record("link", b"abc"))
+        assert not same_file(tmp_path, self.record("e/file", b"abc"))
+
+    def test_a_pipe_does_not_make_us_wait(self, tmp_path: Path) -> None:
+        os.mkfifo(tmp_path / "pipe")
+        assert not same_file(tmp_path, self.record("pipe", b"abc"))

@@ -1,0 +1,91 @@
+"""Retries: how often, how long, and for which errors."""
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver.stores.retry import Retry
+
+
+class Clock:
+    """Time that passes only by sleeping."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+        self.sleeps: list[float] = []
+
+    def sleep(self, seconds: float) -> None:
+        self.sleeps.append(seconds)
+        self.now += seconds
+
+
+def failing(times: int, error: Exception) -> Callable[[], str]:
+    left = iter(range(times))
+
+    def function() -> str:
+        for _ in left:
+            raise error
+        return "done"
+
+    return function
+
+
+def retry(clock: Clock, *, attempts: int = 5, budget: float = 1000.0, random: float = 1.0) -> Retry:
+    return Retry(
+        lambda error: isinstance(error, OSError),
+        attempts=attempts,
+        base=1.0,
+        cap=6.0,
+        budget=budget,
+        sleep=clock.sleep,
+        random=lambda: random,
+        monotonic=lambda: clock.now,
+    )
+
+
+def test_delays_double_up_to_the_cap() -> None:
+    clock = Clock()
+    assert retry(clock, attempts=6).call(failing(5, OSError("x")), describe="x") == "done"
+    assert clock.sleeps == [1.0, 2.0, 4.0, 6.0, 6.0]
+
+
+@pytest.mark.parametrize("attempts", [1, 2, 5])
+def test_the_last_error_is_raised(attempts: int) -> None:
+    clock = Clock()
+    error = OSError("x")
+    with pytest.raises(OSError, match="x") as caught:
+        retry(clock, attempts=attempts).call(failing(attempts, error), describe="x")
+    assert caught.value is error
+    assert len(clock.sleeps) == attempts - 1
+
+
+def test_a_permanent_error_is_not_repeated() -> None:
+    clock = Clock()
+    with pytest.raises(KeyError):
+        retry(clock).call(failing(1, KeyError("x")), describe="x")
+    assert clock.sleeps == []
+
+
+def test_no_attempt_begins_after_the_budget() -> None:
+    clock = Clock()
+    with pytest.raises(OSError, match="x"):
+        retry(clock, attempts=100, budget=10.0).call(failing(100, OSError("x")), describe="x")
+    assert clock.sleeps == [1.0, 2.0, 4.0]
+
+
+def test_an_interrupt_passes() -> None:
+    def interrupted() -> None:
+        raise KeyboardInterrupt
+
+    clock = Clock()
+    with pytest.raises(KeyboardInterrupt):
+        retry(clock).call(interrupted, describe="x")
+    assert clock.sleeps == []
+
+
+@given(random=st.floats(0, 1, exclude_max=True), failures=st.integers(1, 2000))
+def test_jitter_is_full(random: float, failures: int) -> None:
+    delay = retry(Clock(), random=random).delay(failures)
+    assert delay == random * min(6.0, 2.0 ** min(failures - 1, 3))

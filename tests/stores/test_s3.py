@@ -1,0 +1,274 @@
+"""What only S3 has: lost answers, broken connections, refusals, options."""
+
+import hashlib
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from botocore.exceptions import ConnectionClosedError
+
+from archiver.errors import (
+    AlreadyExistsError,
+    ArchiverError,
+    ConfigError,
+    IntegrityError,
+    NotFoundError,
+    StorageError,
+)
+from archiver.stores.journal import Journal
+from archiver.stores.s3 import S3Store
+from tests.servers.process import S3Server
+from tests.servers.seaweed import LIMITED
+from tests.stores.s3_help import KEY, PART, Open, fetch
+
+
+def lose_answers(store: S3Store, operation: str, count: int) -> list[str]:
+    """Let the store carry out ``operation`` and lose its answer, ``count`` times; the list grows with each."""
+    lost: list[str] = []
+
+    def lose(**_: object) -> None:
+        if len(lost) < count:
+            lost.append(operation)
+            raise ConnectionClosedError(endpoint_url="http://lost")
+
+    store._connection.client.meta.events.register(f"after-call.s3.{operation}", lose)
+    return lost
+
+
+def count_requests(store: S3Store) -> list[str]:
+    """The operations that are sent from now on."""
+    sent: list[str] = []
+    store._connection.client.meta.events.register("before-call.s3", lambda model, **_: sent.append(model.name))
+    return sent
+
+
+@pytest.mark.parametrize(("size", "operation"), [(10, "PutObject"), (PART + 1, "CompleteMultipartUpload")])
+def test_a_create_whose_answer_was_lost_succeeds(url: str, open_s3: Open, size: int, operation: str) -> None:
+    store = open_s3(url)
+    lost = lose_answers(store, operation, 2)
+    assert store.create(KEY, [bytes(size)]).size == size
+    assert lost == [operation] * 2
+    assert fetch(store, KEY) == bytes(size)
+
+
+@pytest.mark.parametrize("size", [10, PART + 1])
+def test_a_lost_answer_does_not_hide_another_creator(url: str, open_s3: Open, size: int) -> None:
+    store = open_s3(url)
+    open_s3(url).create(KEY, [b"theirs"])
+    lost = lose_answers(store, "PutObject" if size < PART else "CompleteMultipartUpload", 1)
+    with pytest.raises(AlreadyExistsError):
+        store.create(KEY, [bytes(size)])
+    assert len(lost) == 1
+    assert fetch(store, KEY) == b"theirs"
+
+
+def test_an_upload_whose_id_was_lost_is_recovered(url: str, open_s3: Open, journal: Journal) -> None:
+    store = open_s3(url)
+    lost = lose_answers(store, "CreateMultipartUpload", 1)
+    store.create(KEY, [bytes(PART + 1)])
+    assert lost
+    assert journal.entries() == [KEY]
+    assert store.recover() == 1
+    assert journal.entries() == []
+    assert store._writer._open_uploads(KEY) == []
+
+
+@pytest.mark.parametrize("size", [10, PART + 1])
+def test_giving_up_is_a_storage_error(url: str, open_s3: Open, journal: Journal, size: int) -> None:
+    store = open_s3(url)
+    lost = lose_answers(store, "PutObject" if size < PART else "UploadPart", 100)
+    with pytest.raises(StorageError, match="cannot reach http"):
+        store.create(KEY, [bytes(size)])
+    assert len(lost) >= 4
+    assert journal.entries() == []
+    assert store._writer._open_uploads(KEY) == []
+
+
+def test_an_upload_that_cannot_be_aborted_stays_in_the_journal(url: str, open_s3: Open, journal: Journal) -> None:
+    store = open_s3(url)
+    lose_answers(store, "UploadPart", 100)
+
+    def refuse(**_: object) -> None:
+        raise ConnectionClosedError(endpoint_url="http://lost")
+
+    events = store._connection.client.meta.events
+    events.register("before-call.s3.AbortMultipartUpload", refuse)
+    with pytest.raises(StorageError) as caught:
+        store.create(KEY, [bytes(PART + 1)])
+    assert "multipart upload is still open" in caught.value.__notes__[0]
+    events.unregister("before-call.s3.AbortMultipartUpload", refuse)
+    assert len(journal.entries()) == 1
+    assert store.recover() == 1
+
+
+@pytest.mark.parametrize("conditional", [True, False])
+@pytest.mark.parametrize("checksum", ["crc32", "sha256", "none"])
+def test_checksums(url: str, open_s3: Open, checksum: str, conditional: bool) -> None:
+    store = open_s3(url, checksum=checksum, conditional_writes=conditional)
+    for key, size in (("small", 10), ("large", 2 * PART)):
+        store.create(key, [bytes(size)])
+        assert hashlib.sha256(fetch(store, key)).digest() == hashlib.sha256(bytes(size)).digest()
+        with pytest.raises(AlreadyExistsError):
+            store.create(key, [b"other"])
+
+
+def test_a_small_create_is_one_request(url: str, open_s3: Open) -> None:
+    store = open_s3(url)
+    sent = count_requests(store)
+    store.create("small", [b"x"])
+    assert sent == ["PutObject"]
+
+
+def test_an_altered_part_is_noticed(seaweed_url: str, open_s3: Open) -> None:
+    store = open_s3(seaweed_url)
+
+    def alter(parsed: dict[str, Any], **_: object) -> None:
+        parsed["ChecksumCRC32"] = "AAAAAA=="
+
+    store._connection.client.meta.events.register("after-call.s3.PutObject", alter)
+    with pytest.raises(IntegrityError, match="altered on its way"):
+        store.create("small", [b"x"])
+
+
+def test_too_many_parts(localstack_url: str, open_s3: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("archiver.stores.s3_writes.MAX_PARTS", 2)
+    store = open_s3(localstack_url)
+    with pytest.raises(StorageError, match="would need more than 2 parts"):
+        store.create(KEY, [bytes(PART)] * 3)
+    assert store._writer._open_uploads(KEY) == []
+
+
+def test_the_storage_class_is_for_data_only(localstack_url: str, open_s3: Open) -> None:
+    store = open_s3(localstack_url, storage_class="STANDARD_IA")
+    store.create(KEY, [b"data"])
+    store.create("daily/backups/prod/1/manifest.json", [b"manifest"])
+    client = store._connection.client
+    listing = client.list_objects_v2(Bucket=store._connection.bucket, Prefix=store._connection.full_key(""))
+    assert [item["StorageClass"] for item in listing["Contents"]] == ["STANDARD", "STANDARD_IA"]
+
+
+def test_more_keys_than_one_page(seaweed_url: str, open_s3: Open) -> None:
+    store = open_s3(seaweed_url)
+    keys = [f"daily/data/{number:04}" for number in range(1005)]
+    for key in keys:
+        store.create(key, [b""])
+    assert [item.key for item in store.list("daily/")] == keys
+    assert list(store.list_names("daily/data/")) == [f"{number:04}" for number in range(1005)]
+    assert list(store.list_names("daily/")) == ["data"]
+
+
+def test_what_is_not_a_key_is_not_listed(localstack_url: str, open_s3: Open) -> None:
+    store = open_s3(localstack_url)
+    connection = store._connection
+    for foreign in ("a b", "a//b", "c/"):
+        connection.client.put_object(Bucket=connection.bucket, Key=connection.full_key(foreign))
+    store.create("a/d", [b""])
+    assert [item.key for item in store.list()] == ["a/d"]
+    assert list(store.list_names()) == ["a", "c"]
+    assert list(store.list_names("a/")) == ["d"]
+
+
+def test_a_missing_bucket_is_not_an_empty_one(url: str, open_s3: Open) -> None:
+    store = open_s3(url.replace("archiver-test/", "no-such-bucket/"))
+    attempts: list[Callable[[], object]] = [
+        lambda: list(store.list()),
+        lambda: list(store.list_names()),
+        store.clock,
+        lambda: store.create(KEY, [b""]),
+        lambda: store.create(KEY, [bytes(PART + 1)]),
+        lambda: fetch(store, KEY),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError, match="the bucket does not exist") as caught:
+            attempt()
+        assert caught.value.hint
+
+
+@pytest.mark.parametrize(
+    ("access", "secret", "reason"),
+    [("nobody", "admin-secret", "the access key is not known"), ("admin", "wrong-secret", "the signature is wrong")],
+)
+def test_bad_credentials(
+    seaweed_url: str, open_s3: Open, monkeypatch: pytest.MonkeyPatch, access: str, secret: str, reason: str
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", access)
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", secret)
+    store = open_s3(seaweed_url)
+    attempts: list[Callable[[], object]] = [
+        lambda: list(store.list()),
+        lambda: store.create(KEY, [b""]),
+        lambda: fetch(store, KEY),
+    ]
+    for attempt in attempts:
+        with pytest.raises(StorageError, match=reason) as caught:
+            attempt()
+        assert secret not in str(caught.value)
+    with pytest.raises(StorageError, match="access denied"):
+        store.stat(KEY)
+
+
+@pytest.mark.parametrize("size", [1, PART + 1])
+def test_no_right_to_write(
+    seaweed_url: str, open_s3: Open, journal: Journal, monkeypatch: pytest.MonkeyPatch, size: int
+) -> None:
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", LIMITED[0])
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", LIMITED[1])
+    store = open_s3(seaweed_url)
+    assert list(store.list()) == []
+    with pytest.raises(StorageError, match=r"refused s3:PutObject on s3://archiver-test/\S+: access denied") as caught:
+        store.create(KEY, [bytes(size)])
+    assert caught.value.hint == "Allow s3:PutObject there to the credentials in use, or use other credentials."
+    assert journal.entries() == []
+
+
+def test_no_credentials(localstack_url: str, open_s3: Open, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("AWS_ACCESS_KEY_ID")
+    with pytest.raises(StorageError, match="no usable credentials for s3://"):
+        open_s3(localstack_url).stat(KEY)
+
+
+def test_an_unknown_profile(open_s3: Open) -> None:
+    with pytest.raises(StorageError, match=r"profile \(nobody\) could not be found"):
+        open_s3("s3://bucket?profile=nobody")
+
+
+def test_an_unreachable_endpoint(localstack_url: str, open_s3: Open) -> None:
+    with pytest.raises(StorageError, match=r"cannot reach http://127\.0\.0\.1:1: failed to establish"):
+        open_s3(localstack_url, endpoint="http://127.0.0.1:1").clock()
+
+
+def test_an_untrusted_certificate(localstack_url: str, localstack_server: S3Server, open_s3: Open) -> None:
+    endpoint = localstack_server.endpoint.replace("http://", "https://")
+    with pytest.raises(StorageError, match="no secure connection to https://") as caught:
+        open_s3(localstack_url, endpoint=endpoint).clock()
+    assert "ca_bundle" in str(caught.value.hint)
+
+
+def test_a_ca_bundle_of_the_environment_that_is_missing(
+    localstack_url: str, localstack_server: S3Server, open_s3: Open, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_CA_BUNDLE", "/missing")
+    endpoint = localstack_server.endpoint.replace("http://", "https://")
+    with pytest.raises(StorageError):
+        open_s3(localstack_url, endpoint=endpoint).clock()
+
+
+def test_a_missing_ca_bundle(open_s3: Open) -> None:
+    with pytest.raises(ConfigError, match="ca_bundle: /missing does not exist"):
+        open_s3("s3://bucket?ca_bundle=/missing")
+
+
+def test_an_empty_prefix(localstack_url: str, open_s3: Open) -> None:
+    prefix = localstack_url.split("/")[3].partition("?")[0]
+    store = open_s3(localstack_url.replace(f"/{prefix}?", "?"))
+    key = f"{prefix}/x"
+    store.create(key, [b"x"])
+    assert fetch(store, key) == b"x"
+    assert [item.key for item in store.list(f"{prefix}/")] == [key]
+    with pytest.raises(NotFoundError):
+        store.stat(f"{prefix}/y")
+
+
+def test_errors_are_ours(open_s3: Open) -> None:
+    with pytest.raises(ArchiverError):
+        open_s3("s3://bucket?endpoint=http://127.0.0.1:1&region=no such region").clock()

@@ -1,0 +1,110 @@
+"""botocore's errors in our words: those that no server at hand produces."""
+
+import pytest
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    EndpointConnectionError,
+    FlexibleChecksumError,
+    NoCredentialsError,
+    ReadTimeoutError,
+    SSLError,
+)
+
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.stores.s3_errors import S3Error, is_transient, translate
+
+ENDPOINT = "https://s3.example"
+PLACE = "s3://bucket/key"
+
+
+def refusal(code: str, status: int, message: str = "") -> ClientError:
+    return ClientError(
+        {"Error": {"Code": code, "Message": message}, "ResponseMetadata": {"HTTPStatusCode": status}},  # type: ignore[typeddict-item]
+        "PutObject",
+    )
+
+
+def translated(error: S3Error) -> ArchiverError:
+    return translate(error, action="s3:PutObject", place=PLACE, endpoint=ENDPOINT)
+
+
+@pytest.mark.parametrize(
+    ("code", "status", "kind", "message"),
+    [
+        ("NoSuchKey", 404, NotFoundError, f"{PLACE} does not exist"),
+        ("404", 404, NotFoundError, f"{PLACE} does not exist"),
+        ("NoSuchBucket", 404, StorageError, "the bucket does not exist"),
+        ("PreconditionFailed", 412, AlreadyExistsError, f"{PLACE} exists already"),
+        ("ExpiredToken", 400, StorageError, "the credentials have expired"),
+        ("RequestTimeTooSkewed", 403, StorageError, "clock differs"),
+        ("PermanentRedirect", 301, StorageError, "in another region"),
+        ("AuthorizationHeaderMalformed", 400, StorageError, "in another region"),
+        ("AccessDenied", 403, StorageError, "access denied"),
+        ("403", 403, StorageError, "access denied"),
+        ("SlowDown", 503, StorageError, "slow down"),
+        ("NotImplemented", 501, StorageError, "does not support"),
+        ("InternalError", 500, StorageError, "failed s3:PutObject on s3://bucket/key: InternalError"),
+        ("Teapot", 418, StorageError, "refused s3:PutObject on s3://bucket/key: Teapot short and stout"),
+    ],
+)
+def test_refusals(code: str, status: int, kind: type[ArchiverError], message: str) -> None:
+    error = translated(refusal(code, status, "short and stout."))
+    assert type(error) is kind
+    assert message in error.message
+    assert not error.message.endswith(".")
+
+
+@pytest.mark.parametrize(
+    ("error", "message"),
+    [
+        (NoCredentialsError(), "no usable credentials"),
+        (EndpointConnectionError(endpoint_url=ENDPOINT), f"cannot reach {ENDPOINT}"),
+        (ConnectTimeoutError(endpoint_url=ENDPOINT), "did not answer in time"),
+        (ReadTimeoutError(endpoint_url=ENDPOINT), "did not answer in time"),
+        (SSLError(endpoint_url=ENDPOINT, error=OSError("certificate verify failed")), "certificate verify failed"),
+        (BotoCoreError(), PLACE),
+    ],
+)
+def test_failures(error: BotoCoreError, message: str) -> None:
+    ours = translated(error)
+    assert type(ours) is StorageError
+    assert message in ours.message
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("SlowDown", 503),
+        refusal("RequestTimeout", 400),
+        refusal("InternalError", 200),
+        refusal("500", 500),
+        refusal("BadDigest", 400),
+        refusal("ConditionalRequestConflict", 409),
+        EndpointConnectionError(endpoint_url=ENDPOINT),
+        ConnectTimeoutError(endpoint_url=ENDPOINT),
+        ReadTimeoutError(endpoint_url=ENDPOINT),
+        SSLError(endpoint_url=ENDPOINT, error=OSError("EOF occurred in violation of protocol")),
+        FlexibleChecksumError(error_msg="x"),
+    ],
+)
+def test_transient(error: Exception) -> None:
+    assert is_transient(error)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        refusal("AccessDenied", 403),
+        refusal("NoSuchKey", 404),
+        refusal("PreconditionFailed", 412),
+        refusal("NotImplemented", 501),
+        SSLError(endpoint_url=ENDPOINT, error=OSError("CERTIFICATE_VERIFY_FAILED")),
+        NoCredentialsError(),
+        KeyError("x"),
+        OSError("x"),
+    ],
+)
+def test_permanent(error: Exception) -> None:
+    assert not is_transient(error)

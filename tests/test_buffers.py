@@ -1,0 +1,88 @@
+"""Cutting streams: no byte lost, doubled or moved, however the stream arrives."""
+
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from archiver.buffers import Buffer, rechunk, split
+
+BUFFERS = st.lists(
+    st.binary(max_size=40).flatmap(lambda data: st.sampled_from([data, bytearray(data), memoryview(data)])), max_size=12
+)
+
+
+def joined(buffers: list[Buffer]) -> bytes:
+    return b"".join(bytes(buffer) for buffer in buffers)
+
+
+@given(BUFFERS, st.integers(1, 50))
+def test_rechunk_gives_the_same_bytes_in_equal_pieces(buffers: list[Buffer], size: int) -> None:
+    pieces = list(rechunk(buffers, size))
+    assert joined(pieces) == joined(buffers)
+    assert all(len(piece) == size for piece in pieces[:-1])
+    assert all(0 < len(piece) <= size for piece in pieces)
+
+
+@given(BUFFERS, st.integers(1, 50))
+def test_rechunk_never_changes_what_it_has_yielded(buffers: list[Buffer], size: int) -> None:
+    kept, seen = [], []
+    for piece in rechunk(buffers, size):
+        kept.append(piece)
+        seen.append(bytes(piece))
+    assert [bytes(piece) for piece in kept] == seen
+
+
+def test_rechunk_does_not_copy_a_buffer_that_fits() -> None:
+    data = bytearray(b"abcdef")
+    first, second = rechunk([data], 3)
+    data[:] = b"uvwxyz"
+    assert (bytes(first), bytes(second)) == (b"uvw", b"xyz")
+
+
+def test_rechunk_passes_an_error_on_and_yields_no_partial_piece_before_it() -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"abcde"
+        raise OSError("disk")
+
+    pieces = rechunk(failing(), 4)
+    assert bytes(next(pieces)) == b"abcd"
+    with pytest.raises(OSError, match="disk"):
+        next(pieces)
+
+
+@given(BUFFERS, st.integers(1, 100))
+def test_split_gives_the_same_bytes_within_the_limit(buffers: list[Buffer], limit: int) -> None:
+    pieces = [list(piece) for piece in split(buffers, limit)]
+    assert joined([joined(piece) for piece in pieces]) == joined(buffers)
+    assert pieces
+    for piece in pieces:
+        # A single buffer above the limit is not cut; nothing else may exceed it.
+        assert len(piece) == 1 or len(joined(piece)) <= limit
+        assert all(len(buffer) for buffer in piece)
+    assert len(pieces) == 1 or all(pieces), "an object without bytes would be stored for nothing"
+
+
+@given(st.integers(0, 200), st.integers(1, 8), st.integers(1, 6))
+def test_split_fills_every_stream_but_the_last(total: int, size: int, factor: int) -> None:
+    data = bytes(index % 251 for index in range(total))
+    pieces = [joined(list(piece)) for piece in split(rechunk([data], size), size * factor)]
+    assert all(len(piece) == size * factor for piece in pieces[:-1])
+    assert b"".join(pieces) == data
+
+
+def test_split_of_nothing_is_one_empty_stream() -> None:
+    assert [list(piece) for piece in split([], 10)] == [[]]
+    assert [list(piece) for piece in split([b"", b""], 10)] == [[]]
+
+
+def test_split_passes_an_error_on_inside_the_stream_that_it_would_have_ended() -> None:
+    def failing() -> Iterator[bytes]:
+        yield b"abcd"
+        raise OSError("disk")
+
+    piece = next(split(failing(), 4))
+    assert next(piece) == b"abcd"
+    with pytest.raises(OSError, match="disk"):
+        next(piece)

@@ -1,0 +1,199 @@
+"""archiver.toml: what a good one means, and one exact line for each way to get it wrong."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+from archiver.config import Config, RetentionClass, Tuning, find_config, load_config, parse_config
+from archiver.errors import ConfigError
+
+PATH = Path("/etc/archiver/archiver.toml")
+HEAD = '[destination]\nurl = "file:///backups"\n'
+SOURCE = HEAD + '[source.prod]\nvault = "age1x"\n'
+
+
+def parse(text: str) -> Config:
+    return parse_config(text, PATH)
+
+
+def test_a_full_configuration() -> None:
+    config = parse(
+        'state_directory = "state"\n'
+        '[destination]\nurl = "s3://bucket/prefix"\nregion = "eu-central-1"\npath_style = true\n'
+        '[source.prod]\nvault = "age1x"\nmedia = "/srv/media"\nexclude = ["*.tmp", "cache/**"]\n'
+        'environments = { vector = "../data/vector", graph = "/srv/graph" }\n'
+        '[source.other]\nvault = "age1y"\nucotron_config = "/etc/ucotron/ucotron.toml"\nworking_directory = "/srv"\n'
+        "[class.daily]\nkeep = 10\n[class.yearly]\nkeep = 3650\nlease = 30\n"
+        '[signing]\nkey = "~/sign.key"\ntrusted = ["RWx", "RWy"]\n'
+        "[tuning]\nlevel = 9\nworkers = 4\nframe_size = 65536\n"
+    )
+    prod, other = config.sources["prod"], config.sources["other"]
+    assert config.destination == "s3://bucket/prefix"
+    assert config.destination_options == {"path_style": True, "region": "eu-central-1"}
+    assert prod.environments == {"vector": Path("/etc/data/vector"), "graph": Path("/srv/graph")}
+    assert (prod.media, prod.exclude, prod.ucotron_config) == (Path("/srv/media"), ("*.tmp", "cache/**"), None)
+    assert (other.ucotron_config, other.working_directory) == (Path("/etc/ucotron/ucotron.toml"), Path("/srv"))
+    assert config.classes == {"daily": RetentionClass(10, 7), "yearly": RetentionClass(3650, 30)}
+    assert config.signing_key == Path(os.environ["HOME"]) / "sign.key"
+    assert config.trusted == ("RWx", "RWy")
+    assert config.state_directory == Path("/etc/archiver/state")
+    assert config.tuning == Tuning(level=9, workers=4, frame_size=65536)
+
+
+def test_the_defaults() -> None:
+    config = parse(SOURCE + 'media = "m"\n')
+    assert config.classes == {"daily": RetentionClass(keep=35, lease=7)}
+    assert config.tuning == Tuning(level=3, workers=2, frame_size=4 * 1024 * 1024)
+    assert (config.signing_key, config.trusted) == (None, ())
+    assert config.source(None) is config.source("prod")
+    assert config.sources["prod"].media == Path("/etc/archiver/m")
+
+
+def test_relative_paths_are_relative_to_the_file_not_to_the_process(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "archiver.toml").write_text(SOURCE + 'media = "../media"\n')
+    monkeypatch.chdir(tmp_path)
+    config = load_config(Path("conf/archiver.toml"))
+    monkeypatch.chdir("/")
+    assert config.sources["prod"].media == tmp_path / "media"
+
+
+def test_a_quoted_and_a_dotted_key_mean_the_same() -> None:
+    quoted = parse(HEAD + '[source."prod"]\n"vault" = "age1x"\nenvironments."vector" = "/v"\n')
+    dotted = parse(HEAD + '[source]\nprod.vault = "age1x"\nprod.environments.vector = "/v"\n')
+    assert quoted.sources == dotted.sources
+
+
+# Each is wrong in one way; the message says where, by line and key, what was expected and what was found.
+MALFORMED = [
+    ("", "destination.url: missing, expected a text"),
+    ("[destination]\n", ", line 1: destination.url: missing, expected a text"),
+    ('[destination]\nurl = ""\n', ", line 2: destination.url: missing, expected a text"),
+    ("[destination]\nurl = 5\n", ", line 2: destination.url: expected a text, got 5"),
+    ('destination = "s3://x"\n', ", line 1: destination: expected a table, got 's3://x'"),
+    (HEAD + "[surprise]\na = 1\n", ", line 3: surprise: unknown key"),
+    ("surprise = 1\n" + HEAD, ", line 1: surprise: unknown key"),
+    (SOURCE, ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither"),
+    (
+        SOURCE + 'media = "m"\nucotron_config = "u"\n',
+        ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither",
+    ),
+    (
+        SOURCE + 'ucotron_config = "u"\nenvironments.vector = "/v"\n',
+        ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither",
+    ),
+    (HEAD + '[source.prod]\nmedia = "m"\n', ", line 3: source.prod.vault: missing, expected a text"),
+    (SOURCE + 'medai = "m"\nmedia = "m"\n', ", line 5: source.prod.medai: unknown key"),
+    (SOURCE + "media = true\n", ", line 5: source.prod.media: expected a text, got True"),
+    (SOURCE + 'media = "m"\nexclude = "*.tmp"\n', ", line 6: source.prod.exclude: expected a list, got '*.tmp'"),
+    (SOURCE + 'media = "m"\nexclude = [1]\n', ", line 6: source.prod.exclude: expected a list of texts"),
+    (SOURCE + "environments.vector = 1\n", ", line 5: source.prod.environments.vector: expected a text, got 1"),
+    (
+        SOURCE + '[source.prod.environments]\nvector = ""\n',
+        ", line 6: source.prod.environments.vector: missing, expected a text",
+    ),
+    (SOURCE + 'environments = "/v"\n', ", line 5: source.prod.environments: expected a table, got '/v'"),
+    (HEAD + '[[source]]\nvault = "x"\n', ", line 3: source: expected a table, got [{'vault': 'x'}]"),
+    (
+        HEAD + '[source."Prod Uction"]\nvault = "x"\n',
+        ", line 3: source.'Prod Uction': invalid source name 'Prod Uction', expected up to 63 of a-z, 0-9, - and _",
+    ),
+    (
+        HEAD + '[source."a\\n"]\nvault = "x"\n',
+        ": source.'a\\n': invalid source name 'a\\n', expected up to 63 of a-z, 0-9, - and _",
+    ),
+    (HEAD + "[class.daily]\nkeep = 0\n", ", line 4: class.daily.keep: expected a whole number from 1 to 36500, got 0"),
+    (
+        HEAD + "[class.daily]\nkeep = true\n",
+        ", line 4: class.daily.keep: expected a whole number from 1 to 36500, got True",
+    ),
+    (HEAD + "[class.daily]\nkeep = 35.0\n", ", line 4: class.daily.keep: expected a whole number, got 35.0"),
+    (HEAD + '[class.daily]\nlease = "7"\n', ", line 4: class.daily.lease: expected a whole number, got '7'"),
+    (HEAD + "[class.daily]\nkepe = 1\n", ", line 4: class.daily.kepe: unknown key"),
+    (HEAD + "[tuning]\nlevel = 20\n", ", line 4: tuning.level: expected a whole number from 1 to 19, got 20"),
+    (
+        HEAD + "[tuning]\nframe_size = 18446744073709551616\n",
+        ", line 4: tuning.frame_size: expected a whole number from 65536 to 67108864, got 18446744073709551616",
+    ),
+    (HEAD + "tuning = 1\n[destination.tuning]\n", ": cannot overwrite a value (at line 4, column 20)"),
+    (HEAD + '[signing]\ntrusted = "RW"\n', ", line 4: signing.trusted: expected a list, got 'RW'"),
+    (HEAD + "[signing]\nsecret = 1\n", ", line 4: signing.secret: unknown key"),
+    ("[destination\n", ": expected ']' at the end of a table declaration (at line 1, column 13)"),
+    (HEAD + "[destination]\n", ": cannot declare ('destination',) twice (at line 3, column 13)"),
+    (HEAD + 'url = "x"\n', ": cannot overwrite a value (at line 3, column 10)"),
+]
+
+
+@pytest.mark.parametrize(("text", "problem"), MALFORMED)
+def test_one_exact_line_for_each_mistake(text: str, problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text)
+    assert caught.value.message == f"{PATH}{problem if problem.startswith((',', ':')) else ': ' + problem}"
+    assert caught.value.exit_code == 2
+
+
+@pytest.mark.parametrize("text", ["keep = " + "9" * 5000, "x = " + "[" * 5000, "x = " + "{a=" * 5000])
+def test_numbers_and_nesting_beyond_reason_are_an_error_in_one_line(text: str) -> None:
+    with pytest.raises(ConfigError, match=str(PATH)):
+        parse(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("[class.daily]\n# keep = 0\nkeep = -1\n", 3),
+        ("[class.weekly]\nkeep = 5\n[class.daily]\n\n  keep   =   -1 # too few\n", 5),
+        ("[class.'daily']\n'keep' = -1\n", 2),
+        ("[class]\ndaily.lease = 1\ndaily.keep = -1\n", 3),
+        ("[ class . daily ]\nkeep = -1\n", 2),
+        ("class.daily.keep = -1\n", 1),
+        ("[class]\ndaily = { keep = -1 }\n", None),
+    ],
+)
+def test_the_line_is_found_however_the_key_is_written(text: str, line: int | None) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(text + HEAD)
+    found = caught.value.message
+    assert "class.daily.keep: expected a whole number from 1 to 36500, got -1" in found
+    if line is not None:
+        assert f", line {line}: " in found
+
+
+@pytest.mark.parametrize("name", ["../x", "Vector", "a b", "", "media"])
+def test_an_environment_is_called_as_a_backup_can_store_it(name: str) -> None:
+    with pytest.raises(ConfigError, match=r"line 5: source\.prod\.environments"):
+        parse(SOURCE + f'environments."{name}" = "/v"\n')
+
+
+def test_a_source_is_asked_for_by_name_when_there_are_several() -> None:
+    none = parse(HEAD)
+    with pytest.raises(ConfigError, match="defines 0 sources") as caught:
+        none.source(None)
+    assert "archiver init" in str(caught.value.hint)
+    two = parse(SOURCE + 'media = "m"\n[source.b]\nvault = "x"\nmedia = "m"\n')
+    with pytest.raises(ConfigError, match="defines 2 sources, expected a name") as caught:
+        two.source(None)
+    assert caught.value.hint == "Name one of: b, prod."
+    with pytest.raises(ConfigError, match="has no source 'c'"):
+        two.source("c")
+    with pytest.raises(ConfigError, match="has no class 'weekly'") as caught:
+        two.retention_class("weekly")
+    assert caught.value.hint == "Name one of: daily."
+
+
+def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = tmp_path / "archiver.toml"
+    with pytest.raises(ConfigError, match=f"no configuration at {missing}"):
+        load_config(missing)
+    with pytest.raises(ConfigError, match=f"no configuration at {missing}"):
+        find_config(missing)
+    with pytest.raises(ConfigError, match=f"cannot read {tmp_path}"):
+        load_config(tmp_path)
+    missing.write_bytes(b"\xff\xfe")
+    with pytest.raises(ConfigError, match=f"cannot read {missing}"):
+        load_config(missing)
+    monkeypatch.chdir(tmp_path)
+    assert find_config(None) == Path("archiver.toml")

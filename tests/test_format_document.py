@@ -1,0 +1,114 @@
+"""docs/FORMAT.md names every field, and its example is that of the vectors."""
+
+import json
+import re
+import subprocess
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from archiver.catalog.lines import MAX_LINE
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, Previous, Totals, Vault
+from archiver.catalog.records import (
+    DatabaseRecord,
+    DirectoryRecord,
+    EnvironmentRecord,
+    Extent,
+    FileRecord,
+    HardLinkRecord,
+    HeaderRecord,
+    ObjectRecord,
+    PlacementRecord,
+    SymlinkRecord,
+    WarningRecord,
+)
+from archiver.crypto.header import MAX_HEADER
+from archiver.crypto.vault import MAX_VAULT_FILE
+from archiver.operations.backup import EXTENT_LIMIT
+from archiver.stages.frames import MAX_FRAME_SIZE, MAX_FRAMES, MAX_WINDOW
+from tests.vectors.destination import DESTINATION, VAULT, VECTORS
+
+TEXT = (Path(__file__).parent.parent / "docs" / "FORMAT.md").read_text("utf-8")
+SECTIONS = dict(section.split("\n", 1) for section in TEXT.split("\n## ")[1:])
+MIB = 1 << 20
+
+
+@pytest.mark.parametrize("struct", [Manifest, Digest, Totals, Previous, Vault])
+def test_every_field_of_the_manifest_is_named(struct: type[msgspec.Struct]) -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(struct)}
+
+    assert names <= set(re.findall(r"`(\w+)`", SECTIONS["manifest.json"]))
+
+
+@pytest.mark.parametrize(
+    "struct",
+    [
+        HeaderRecord,
+        EnvironmentRecord,
+        DatabaseRecord,
+        Extent,
+        FileRecord,
+        DirectoryRecord,
+        SymlinkRecord,
+        HardLinkRecord,
+        WarningRecord,
+        ObjectRecord,
+        PlacementRecord,
+    ],
+)
+def test_every_field_of_the_lists_is_named(struct: type[msgspec.Struct]) -> None:
+    names = {field.encode_name for field in msgspec.structs.fields(struct)}
+
+    assert names <= set(re.findall(r"`(\w+)`", SECTIONS["The lists"]))
+
+
+def test_the_limits_are_those_of_the_code() -> None:
+    stated = {
+        "Objects": [
+            f"{MAX_FRAME_SIZE // MIB} MiB of plaintext",
+            f"{MAX_FRAMES:,}",
+            f"{MAX_WINDOW // MIB} MiB",
+            f"{MAX_HEADER:,} bytes",
+            f"at most {EXTENT_LIMIT // MIB // 1024} GiB of plaintext",
+        ],
+        "manifest.json": [f"at most {MAX_MANIFEST // MIB} MiB"],
+        "The lists": [f"longer than {MAX_LINE // MIB} MiB"],
+        "Vault and operators": [f"at most {MAX_VAULT_FILE:,} bytes"],
+    }
+    for section, limits in stated.items():
+        for limit in limits:
+            assert limit in " ".join(SECTIONS[section].split()), limit
+
+
+def test_the_bytes_of_the_example_are_those_of_the_vectors() -> None:
+    name = re.search(r"^`(destination/.*)`$", SECTIONS["Example"], re.MULTILINE)
+    assert name is not None
+    stored = VECTORS / name[1]
+    compressed = run("age", "-d", "-i", str(VAULT), str(stored))
+
+    dumps = re.findall(r"```hexdump\n(.*?)```", SECTIONS["Example"], re.DOTALL)
+
+    assert len(dumps) == 2
+    for dump, data in zip(dumps, (stored.read_bytes(), compressed), strict=True):
+        for line in dump.splitlines():
+            offset, row = int(line[:8], 16), bytes.fromhex(line[10:50])
+            assert data[offset : offset + 16] == row
+
+
+def test_the_records_of_the_example_are_those_of_the_vectors() -> None:
+    lists = {path.name.split(".")[1]: path for path in DESTINATION.glob("daily/data/*/*.jsonl.zst*")}
+    plain = [run("zstd", "-dcq", str(lists[name])) for name in ("objects", "placement")]
+    contents = run("age", "-d", "-i", str(VAULT), str(lists["contents"]))
+    plain.append(subprocess.run(["zstd", "-dcq"], input=contents, capture_output=True, check=True).stdout)
+    known = [json.loads(line) for line in b"".join(plain).splitlines()]
+
+    blocks = re.findall(r"```json\n(.*?)```", SECTIONS["Example"], re.DOTALL)
+
+    shown = [json.loads(record) for block in blocks for record in re.split(r"\n(?=\{|\Z)", block) if record]
+    assert len(shown) == 7
+    assert all(record in known for record in shown)
+
+
+def run(*command: str) -> bytes:
+    return subprocess.run(command, capture_output=True, check=True).stdout
