@@ -57,7 +57,7 @@ class Output:
     def document(self, value: object) -> None:
         """The result, for machines."""
         if self.json:
-            self._write(sys.stdout, json.dumps(value, ensure_ascii=False, default=str))
+            self._write(sys.stdout, json.dumps(value, default=str))
 
     def note(self, text: str) -> None:
         """A line on stderr for people who did not ask for quiet."""
@@ -73,7 +73,7 @@ class Output:
         """Why the command failed: one line, and what to do next."""
         if self.json:
             problem = {"message": message, "hint": hint, "exit_code": exit_code}
-            self._write(sys.stdout, json.dumps({"error": problem}, ensure_ascii=False))
+            self._write(sys.stdout, json.dumps({"error": problem}))
             return
         self._write(sys.stderr, f"archiver: {message}")
         if hint:
@@ -96,7 +96,7 @@ class Output:
 
     def event(self, name: str, **details: object) -> None:
         if self.json and self.verbose:
-            self._write(sys.stderr, json.dumps({"event": name, **details}, ensure_ascii=False, default=str))
+            self._write(sys.stderr, json.dumps({"event": name, **details}, default=str))
         else:
             self.detail(f"{name}: " + ", ".join(f"{key} {value}" for key, value in details.items()))
 
@@ -139,14 +139,18 @@ class Output:
         return WARNINGS_EXIT_CODE if self.warnings else 0
 
     def _write(self, stream: TextIO, text: str) -> None:
-        # File names of any bytes reach a message; what the terminal cannot show must not end the command.
-        encoding = stream.encoding or "utf-8"
-        printable = text.encode(encoding, "backslashreplace").decode(encoding)
+        printable = _printable(text, stream.encoding or "utf-8")
         if self._progress is not None and stream is sys.stderr:
             self._progress.console.print(printable, markup=False, highlight=False)
             return
         stream.write(printable + "\n")
         stream.flush()
+
+
+def _printable(text: str, encoding: str) -> str:
+    """``text`` with escapes for what a terminal cannot show, or would obey: a file name in a backup may be anything."""
+    encodable = text.encode(encoding, "backslashreplace").decode(encoding)
+    return "".join(letter if letter.isprintable() or letter == "\n" else ascii(letter)[1:-1] for letter in encodable)
 
 
 def report(output: Output, error: BaseException) -> int:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import decode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, decode_manifest
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, Vault, decode_manifest
 from archiver.catalog.names import (
     VAULTS,
     BackupPlace,
@@ -19,10 +19,10 @@ from archiver.catalog.names import (
 from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
 from archiver.crypto.age import unseal
 from archiver.crypto.minisign import VerifyKey
-from archiver.crypto.recipients import Identity, vault_id
+from archiver.crypto.recipients import Identity
 from archiver.crypto.vault import MAX_VAULT_FILE, open_vault
 from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
-from archiver.operations.objects import ObjectReader
+from archiver.operations.objects import ObjectReader, naming
 from archiver.parallel import ordered_map
 from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
@@ -158,53 +158,64 @@ class Archive:
     def objects(self, backup: Backup) -> dict[str, ObjectRecord]:
         """The objects list: what the backup needs, by object id."""
         buffers = self._proven(backup.place.objects, backup.manifest.objects)
-        return {record.id: record for record in decode_lines(decompress(buffers), OBJECTS, backup.place.objects)}
+        with naming(backup.place.objects):
+            return {record.id: record for record in decode_lines(decompress(buffers), OBJECTS, backup.place.objects)}
 
     def placement(self, backup: Backup) -> dict[str, str]:
         """Where each object lies in this destination: object id to key. Unsigned: the objects' hashes protect it."""
         buffers = self.store.read(backup.place.placement)
         records = decode_lines(decompress(buffers), PLACEMENT, backup.place.placement)
-        return {record.id: check_object_key(record.key, record.id) for record in records}
+        with naming(backup.place.placement):
+            return {record.id: check_object_key(record.key, record.id) for record in records}
 
     def contents(self, backup: Backup) -> Iterator[ContentsRecord]:
         """The private list, streaming. Only when the iterator ends without an error is all of it proven authentic."""
         buffers = self._proven(backup.place.contents, backup.manifest.contents)
-        plaintext = decompress(unseal(buffers, [self.unlock(backup.manifest.vaults[0].id)]))
+        plaintext = decompress(unseal(buffers, [self.unlock(backup.manifest.vaults[0])]))
         records = decode_lines(plaintext, CONTENTS, backup.place.contents)
-        header = next(records, None)
-        if not isinstance(header, HeaderRecord) or header.backup != backup.manifest.backup:
-            raise FormatError(f"{backup.place.contents} does not begin with the header of its backup")
-        yield header
-        yield from records
+        with naming(backup.place.contents):
+            header = next(records, None)
+            if not isinstance(header, HeaderRecord) or header.backup != backup.manifest.backup:
+                raise FormatError(f"{backup.place.contents} does not begin with the header of its backup")
+            yield header
+            yield from records
 
-    def reader(self, record: ObjectRecord, placement: dict[str, str]) -> ObjectReader:
-        """Open one object for reading."""
+    def reader(self, backup: Backup, record: ObjectRecord, placement: dict[str, str]) -> ObjectReader:
+        """Open one object of ``backup`` for reading."""
         key = placement.get(record.id)
         if key is None:
             raise IntegrityError(f"the placement does not say where object {record.id} lies")
-        return ObjectReader(self.store, key, record.stored_size, [self.unlock(record.vault)], self._workers)
+        vault = next((vault for vault in backup.manifest.vaults if vault.id == record.vault), None)
+        if vault is None:
+            raise IntegrityError(
+                f"object {record.id} is sealed to vault {record.vault}, which its manifest does not name"
+            )
+        return ObjectReader(self.store, key, record.stored_size, [self.unlock(vault)], self._workers)
 
-    def unlock(self, vault: str) -> Identity:
-        """The identity of the vault whose id is ``vault``, opened with the operator's identities; kept once opened."""
-        if vault not in self._vaults:
-            self._vaults[vault] = self._open_vault(vault)
-        return self._vaults[vault]
+    def unlock(self, vault: Vault) -> Identity:
+        """The identity of ``vault``, opened with the operator's identities; kept once opened.
 
-    def _open_vault(self, vault: str) -> Identity:
-        files = list(self.store.list(vault_prefix(self.source, vault)))
+        Anybody can seal an identity to an operator, so it counts only if its recipient is the one in the manifest.
+        """
+        if vault.recipient not in self._vaults:
+            self._vaults[vault.recipient] = self._open_vault(vault)
+        return self._vaults[vault.recipient]
+
+    def _open_vault(self, vault: Vault) -> Identity:
+        files = list(self.store.list(vault_prefix(self.source, vault.id)))
         if not self._identities:
             raise DecryptionError(
-                f"vault {vault} of {self.source!r} needs an operator's identity",
+                f"vault {vault.id} of {self.source!r} needs an operator's identity",
                 hint="Give --identity with the recovery card or an age identity file.",
             )
         if not files:
-            raise NotFoundError(f"{self.store.url} holds no key file of vault {vault} of source {self.source!r}")
+            raise NotFoundError(f"{self.store.url} holds no key file of vault {vault.id} of source {self.source!r}")
         damaged: IntegrityError | None = None
         for file in files:
             # Whatever is wrong with one operator's file, another's may still open the vault.
             try:
                 identity = open_vault(self._small(file.key, MAX_VAULT_FILE), self._identities)
-                if vault_id(str(identity.recipient)) == vault:
+                if str(identity.recipient) == vault.recipient:
                     return identity
                 damaged = IntegrityError(f"{file.key} holds the identity of another vault")
             except DecryptionError:
@@ -215,7 +226,7 @@ class Archive:
             raise damaged
         operators = ", ".join(file.key.rsplit("/", 1)[-1] for file in files)
         raise DecryptionError(
-            f"none of the given identities opens vault {vault} of {self.source!r} (it is sealed to: {operators})",
+            f"none of the given identities opens vault {vault.id} of {self.source!r} (it is sealed to: {operators})",
             hint="Give --identity with the recovery card or the identity file of one of these operators.",
         )
 

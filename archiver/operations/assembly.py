@@ -8,7 +8,7 @@ from typing import Protocol
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, ObjectRecord
 from archiver.errors import IntegrityError
-from archiver.operations.archive import Archive
+from archiver.operations.archive import Archive, Backup
 
 PENDING = 20_000
 """Stretches that may wait for their objects: what bounds memory, however many files there are."""
@@ -69,6 +69,7 @@ class Assembly:
     def __init__(
         self,
         archive: Archive,
+        backup: Backup,
         objects: dict[str, ObjectRecord],
         placement: dict[str, str],
         advance: Callable[[int], None],
@@ -76,6 +77,7 @@ class Assembly:
         whole: bool = False,
     ) -> None:
         self._archive = archive
+        self._backup = backup
         self._objects = objects
         self._placement = placement
         self._advance = advance
@@ -116,7 +118,7 @@ class Assembly:
         record = self._objects.get(object_id)
         if record is None:
             raise IntegrityError(f"contents name object {object_id}, which is not in the objects list")
-        reader = self._archive.reader(record, self._placement)
+        reader = self._archive.reader(self._backup, record, self._placement)
         intervals = [(stretch.start, stretch.extent.length) for stretch in stretches]
         if self._whole:
             intervals.append((0, reader.plaintext_size))

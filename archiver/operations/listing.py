@@ -101,7 +101,7 @@ def read_file(archive: Archive, backup: Backup, path: str) -> Iterator[Buffer]:
             raise IntegrityError(f"contents name object {extent.object}, which is not in the objects list")
         record = objects[extent.object]
         start, end = extent.object_offset, extent.object_offset + extent.length
-        for offset, buffer in archive.reader(record, placement).read([(start, extent.length)], record.blake3):
+        for offset, buffer in archive.reader(backup, record, placement).read([(start, extent.length)], record.blake3):
             piece = memoryview(buffer)[max(start - offset, 0) : end - offset]
             meter.update(piece)
             yield piece

@@ -2,7 +2,7 @@
 
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 
 from archiver.buffers import Buffer
@@ -65,6 +65,17 @@ def write_object(
     return written
 
 
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Within the block, an error about bytes says which object they are of."""
+    try:
+        yield
+    except IntegrityError as error:
+        if key in error.message:
+            raise
+        raise type(error)(f"{key}: {error.message}", hint=error.hint) from error
+
+
 class ObjectReader:
     """Random access to the plaintext of one object of ``size`` stored bytes, by ranges of its zstd frames.
 
@@ -79,8 +90,9 @@ class ObjectReader:
         self._workers = workers
         self._whole = self._get(0, size) if size <= _RANGE else None
         self._head = self._fetch(0, min(size, MAX_HEAD))
-        self._age = AgeReader(self._head, size, identities)
-        self._table = self._read_table()
+        with naming(key):
+            self._age = AgeReader(self._head, size, identities)
+            self._table = self._read_table()
 
     @property
     def plaintext_size(self) -> int:
@@ -95,7 +107,8 @@ class ObjectReader:
         When these are all frames, the stored bytes are hashed on the way, and the iterator ends with an
         ``IntegrityError`` unless they hash to ``blake3``. ``advance`` hears stored bytes as they arrive.
         """
-        wanted = touched_frames(self._table.offsets, intervals)
+        with naming(self._key):
+            wanted = touched_frames(self._table.offsets, intervals)
         if len(wanted) == self._table.frames:
             return self.read_all(blake3, advance)
         pieces = (
@@ -160,7 +173,7 @@ class ObjectReader:
 
         frames = zip(cut_frames(opened, sizes), wanted, strict=True)
         # Closing ends the fetching threads even where an error's traceback keeps the generators alive.
-        with closing(opened):
+        with naming(self._key), closing(opened):
             yield from ordered_map(decode, frames, workers=self._workers)
 
 

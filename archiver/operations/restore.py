@@ -117,7 +117,7 @@ def _fetch(archive: Archive, plan: Plan, reporter: Reporter, owners: OwnerMap) -
     backup = plan.backup
     identifier = backup.manifest.backup
     reporter.phase("restore", total)
-    assembly = Assembly(archive, archive.objects(backup), archive.placement(backup), reporter.advance)
+    assembly = Assembly(archive, backup, archive.objects(backup), archive.placement(backup), reporter.advance)
     for record in plan.environments:
         assembly.add(record.extents, partial(_open_environment, plan.layout.landing(record.name), identifier, record))
     assembly.flush()

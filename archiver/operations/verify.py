@@ -96,7 +96,7 @@ class _Check:
         self._backup = backup
         self._objects = objects
         self._placement = placement
-        self._assembly = Assembly(archive, objects, placement, reporter.advance, whole=True)
+        self._assembly = Assembly(archive, backup, objects, placement, reporter.advance, whole=True)
         self._read: set[str] = set()
 
     def run(self, directory: Path | None, *, structure: bool) -> tuple[int, int]:
@@ -131,7 +131,7 @@ class _Check:
         """Objects that no file needs, such as a pack of files that were all empty, must be sound as well."""
         for object_id in self._objects.keys() - self._read:
             record = self._objects[object_id]
-            for _ in self._archive.reader(record, self._placement).read_all(record.blake3):
+            for _ in self._archive.reader(self._backup, record, self._placement).read_all(record.blake3):
                 pass
 
 

@@ -73,6 +73,11 @@ class Site:
     def vault_id(self) -> str:
         return vault_id(str(self.vault.recipient))
 
+    @property
+    def manifest_vault(self) -> Vault:
+        """The vault as manifests name it."""
+        return Vault(id=self.vault_id, recipient=str(self.vault.recipient))
+
     def put_vault(self, operator: str, recipient: Recipient) -> str:
         """Seal the vault to one more operator; the file's key."""
         key = vault_key(SOURCE, self.vault_id, operator)
@@ -147,6 +152,6 @@ class Site:
             "signer": self.signing_key.verify_key.key_id,
             "contents": Digest(stored_size=contents.stored.size, blake3=contents.stored.blake3),
             "objects": Digest(stored_size=objects.stored.size, blake3=objects.stored.blake3),
-            "vaults": [Vault(id=self.vault_id, recipient=str(self.vault.recipient))],
+            "vaults": [self.manifest_vault],
         }
         return Manifest(**{**fields, **changes})

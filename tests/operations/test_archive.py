@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from archiver.catalog.lines import encode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, Digest, decode_manifest, encode_manifest
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manifest, encode_manifest
 from archiver.catalog.names import BackupPlace, vault_key
 from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
 from archiver.crypto.minisign import SigningKey
@@ -41,7 +41,7 @@ def test_a_backup_is_read_back(site: Site) -> None:
         HeaderRecord(backup=place.backup, source=SOURCE, label="by hand"),
         warning,
     ]
-    reader = archive.reader(record, archive.placement(backup))
+    reader = archive.reader(backup, record, archive.placement(backup))
     assert [data for _, data in reader.read_all(record.blake3)] == [b"text"]
 
 
@@ -133,7 +133,7 @@ def test_a_list_that_is_not_the_signed_one_is_refused(site: Site, name: str, cha
     archive = site.archive()
     backup = archive.load(place)
     read: Callable[[Any], Any] = getattr(archive, name)
-    with pytest.raises(IntegrityError):
+    with pytest.raises(IntegrityError, match=re.escape(key)):
         list(read(backup))
 
 
@@ -185,8 +185,19 @@ def test_a_placement_that_points_elsewhere_is_refused(site: Site, key: str) -> N
 
 def test_an_object_without_a_place_is_named(site: Site) -> None:
     record = site.put_object(b"text")
+    archive = site.archive()
+    backup = archive.load(site.commit(objects=[record]))
     with pytest.raises(IntegrityError, match=f"does not say where object {record.id} lies"):
-        site.archive().reader(record, {})
+        archive.reader(backup, record, {})
+
+
+def test_an_object_of_a_vault_that_the_manifest_does_not_name_is_refused(site: Site) -> None:
+    record = site.put_object(b"text")
+    archive = site.archive()
+    backup = archive.load(site.commit(objects=[record]))
+    foreign = msgspec.structs.replace(record, vault="0011223344556677")
+    with pytest.raises(IntegrityError, match="sealed to vault 0011223344556677, which its manifest does not name"):
+        archive.reader(backup, foreign, archive.placement(backup))
 
 
 def test_the_newest_is_the_latest_and_time_decides(site: Site) -> None:
@@ -272,7 +283,7 @@ def test_what_cannot_be_read_is_current_so_that_it_is_not_overlooked(site: Site)
 
 
 def opened(site: Site, **changes: Any) -> X25519Identity:
-    identity = site.archive(**changes).unlock(site.vault_id)
+    identity = site.archive(**changes).unlock(site.manifest_vault)
     assert isinstance(identity, X25519Identity)
     return identity
 
@@ -287,20 +298,20 @@ def test_the_vault_opens_with_any_operators_identity(site: Site) -> None:
 def test_the_vault_is_opened_once(site: Site) -> None:
     archive = site.archive()
     site.store.reads.clear()
-    assert archive.unlock(site.vault_id) is archive.unlock(site.vault_id)
+    assert archive.unlock(site.manifest_vault) is archive.unlock(site.manifest_vault)
     assert len(site.store.reads) == 1
 
 
 def test_a_wrong_identity_learns_whose_would_be_right(site: Site) -> None:
     with pytest.raises(DecryptionError, match=r"none of the given identities .* \(it is sealed to: ada\.age\)"):
-        site.archive(identities=[X25519Identity.generate()]).unlock(site.vault_id)
+        site.archive(identities=[X25519Identity.generate()]).unlock(site.manifest_vault)
     with pytest.raises(DecryptionError, match="needs an operator's identity"):
-        site.archive(identities=[]).unlock(site.vault_id)
+        site.archive(identities=[]).unlock(site.manifest_vault)
 
 
 def test_a_missing_vault_is_named(site: Site) -> None:
     with pytest.raises(NotFoundError, match="holds no key file of vault 0011223344556677"):
-        site.archive().unlock("0011223344556677")
+        site.archive().unlock(Vault(id="0011223344556677", recipient="age1other"))
 
 
 def attackers_vault(site: Site) -> bytes:
@@ -311,7 +322,7 @@ def attackers_vault(site: Site) -> bytes:
 def test_a_vault_that_was_swapped_for_an_attackers_is_refused(site: Site) -> None:
     site.store.overwrite(vault_key(SOURCE, site.vault_id, "ada"), attackers_vault(site))
     with pytest.raises(IntegrityError, match=r"ada\.age holds the identity of another vault"):
-        site.archive().unlock(site.vault_id)
+        site.archive().unlock(site.manifest_vault)
 
 
 @pytest.mark.parametrize("planted", ["attacker", "garbage", "empty", "huge"])
@@ -321,7 +332,7 @@ def test_a_bad_file_beside_a_good_one_does_not_lock_the_vault(site: Site, plante
     assert opened(site).encode() == site.vault.encode()
     with pytest.raises(IntegrityError, match=r"aaa\.age"):
         site.store.remove(vault_key(SOURCE, site.vault_id, "ada"))
-        site.archive().unlock(site.vault_id)
+        site.archive().unlock(site.manifest_vault)
 
 
 @pytest.mark.parametrize(

@@ -56,12 +56,14 @@ class Bench:
         self.site = Site()
         self.records: list[ObjectRecord] = [self.site.put_object(plaintext) for plaintext in plaintexts]
         self.advanced = 0
+        self.backup = self.site.archive().load(self.site.commit())
         self.site.store.reads.clear()
 
     def assembly(self, *, whole: bool = False) -> Assembly:
         objects = {record.id: record for record in self.records}
         placement = self.site.placement_of(self.records)
-        return Assembly(self.site.archive(), objects, placement, self._advance, whole=whole)
+        archive = self.site.archive()
+        return Assembly(archive, self.backup, objects, placement, self._advance, whole=whole)
 
     def extents(self, *stretches: tuple[int, int, int, int]) -> list[Extent]:
         """From (offset in the file, length, number of the object, offset in it)."""

@@ -164,7 +164,7 @@ def test_every_flipped_byte_is_refused(site: Site) -> None:
         damaged = bytearray(good)
         damaged[position] ^= 0x40
         site.store.overwrite(key, bytes(damaged))
-        with pytest.raises(IntegrityError):
+        with pytest.raises(IntegrityError, match=record.id):
             whole(site, record)
 
 
