@@ -1,17 +1,50 @@
 """One bounded, ordered, parallel map, and its mirror image for producers that push."""
 
 import queue
+import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from types import TracebackType
+from contextlib import contextmanager
+from types import FrameType, TracebackType
 from typing import Generic, Self, TypeVar
 
 from archiver.errors import ArchiverError
 
+_Handler = Callable[[int, FrameType | None], object] | int | None
 T = TypeVar("T")
 R = TypeVar("R")
+
+
+@contextmanager
+def uninterrupted() -> Iterator[None]:
+    """Put off Ctrl-C and SIGTERM until the block has ended, where they could fall between a start and its clean-up.
+
+    Signals are handled by the main thread alone, so elsewhere there is nothing to put off.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    caught: list[tuple[int, FrameType | None]] = []
+    previous = {
+        number: signal.signal(number, lambda *signal_and_frame: caught.append(signal_and_frame))
+        for number in (signal.SIGINT, signal.SIGTERM)
+    }
+    try:
+        yield
+    finally:
+        for number, handler in previous.items():
+            signal.signal(number, handler)
+        for received, frame in caught:
+            _deliver(received, frame, previous[signal.Signals(received)])
+
+
+def _deliver(number: int, frame: FrameType | None, handler: "_Handler") -> None:
+    if callable(handler):
+        handler(number, frame)
+    elif handler is not signal.SIG_IGN:
+        signal.raise_signal(number)
 
 
 def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2) -> Iterator[R]:
@@ -27,7 +60,8 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int,
     executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="archiver-map")
     try:
         for item in items:
-            in_flight.append(executor.submit(function, item))
+            with uninterrupted():
+                in_flight.append(executor.submit(function, item))
             if len(in_flight) >= workers + ahead:
                 yield in_flight.popleft().result()
         while in_flight:
@@ -66,12 +100,19 @@ class Feed(Generic[T, R]):
         self._thread = threading.Thread(target=self._run, name="archiver-feed", daemon=True)
 
     def __enter__(self) -> Self:
-        self._thread.start()
+        try:
+            with uninterrupted():
+                self._thread.start()
+        except BaseException as error:
+            self.__exit__(type(error), error, None)
+            raise
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._thread.ident is None:
+            return
         self._push(_End() if error is None else FeedAbortedError("the producer failed before the end"))
         self._thread.join()
         if error is None and self._error is not None:

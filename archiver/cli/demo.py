@@ -44,6 +44,7 @@ def demo(*, output: Output, directory: Path | None) -> None:
 
 def _run(output: Output, directory: Path) -> None:
     from archiver.operations.access import AccessOptions, resolve_access
+    from archiver.operations.archive import Backup
     from archiver.operations.demo import Demonstration
 
     story = Demonstration(directory, output)
@@ -65,7 +66,7 @@ def _run(output: Output, directory: Path) -> None:
     _show(output, second)
     output.line("6. archiver list")
     with resolve_access(AccessOptions(identity=story.card)).open() as archive:
-        backups = archive.backups()
+        backups = [backup for backup in archive.backups() if isinstance(backup, Backup)]
     for backup in backups:
         output.line(
             f"   {backup.manifest.backup}  {human.size(backup.manifest.totals.stored_bytes)}"

@@ -6,7 +6,7 @@ from archiver.cli import human
 
 if TYPE_CHECKING:
     from archiver.catalog.records import DatabaseRecord
-    from archiver.operations.archive import Backup
+    from archiver.operations.archive import Backup, Unreadable
 
 
 def backup_document(backup: "Backup") -> dict[str, object]:
@@ -37,3 +37,13 @@ def database_name(database: "DatabaseRecord") -> str:
     if database.name is not None:
         return database.name
     return "(main)" if database.name_b64 is None else f"base64:{database.name_b64}"
+
+
+def unreadable_document(found: "Unreadable") -> dict[str, object]:
+    """What looks like a backup and is not to be trusted."""
+    return {
+        "backup": found.place.backup,
+        "source": found.place.source,
+        "class": found.place.retention_class,
+        "problem": found.error.message,
+    }

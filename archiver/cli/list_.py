@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
-from archiver.cli.describe import backup_document
+from archiver.cli.describe import backup_document, unreadable_document
 from archiver.cli.options import access_options, command
 from archiver.cli.output import Output
 
@@ -16,13 +16,21 @@ if TYPE_CHECKING:
 @command("list", example="archiver list\narchiver list --from s3://backups/prod --source ucotron-prod --verify-key RW…")
 @click.option("--all", "everything", is_flag=True, help="Also backups that are past their promise.")
 @access_options
-def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> None:
-    """List the complete backups of a source, newest first."""
+def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> int:
+    """List the complete backups of a source, newest first.
+
+    Exits with 4 when one is damaged or not signed by a trusted key; the others are listed all the same.
+    """
     from archiver.operations.access import resolve_access
+    from archiver.operations.archive import Backup, Unreadable
 
     with resolve_access(access).open() as archive:
-        backups = archive.backups(None if everything else archive.store.clock())
-    output.document([backup_document(backup) for backup in backups])
+        found = archive.backups(None if everything else archive.store.clock())
+    backups = [backup for backup in found if isinstance(backup, Backup)]
+    unreadable = [backup for backup in found if isinstance(backup, Unreadable)]
+    output.document(
+        [backup_document(backup) for backup in backups] + [unreadable_document(item) for item in unreadable]
+    )
     rows = [
         (
             backup.manifest.backup,
@@ -42,3 +50,6 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
         output.table(header, rows, right=(3, 4, 5))
     else:
         output.note("no backups")
+    for item in unreadable:
+        output.warn(f"{item.place.backup} is not to be trusted: {item.error.message}")
+    return max((item.error.exit_code for item in unreadable), default=0)

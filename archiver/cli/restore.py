@@ -8,8 +8,8 @@ import click
 from archiver.cli import human
 from archiver.cli.describe import database_name
 from archiver.cli.options import access_options, command
-from archiver.cli.output import Output
-from archiver.errors import UsageError
+from archiver.cli.output import Output, report
+from archiver.errors import ArchiverError, UsageError
 
 if TYPE_CHECKING:
     from archiver.operations.access import AccessOptions
@@ -45,7 +45,7 @@ def restore(
     owner: str | None,
     discard_replaced: bool,
     dry_run: bool,
-) -> None:
+) -> int:
     """Restore BACKUP, by default the latest, proven before anything is replaced.
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
@@ -54,7 +54,7 @@ def restore(
     from archiver.operations.archive import parse_time
     from archiver.operations.restore import discard
     from archiver.operations.restore import restore as carry_out
-    from archiver.operations.restore_plan import check_plan, layout_below, layout_in_place, plan_restore
+    from archiver.operations.restore_plan import layout_below, layout_in_place, plan_restore
     from archiver.operations.sources import resolve_source
     from archiver.sinks.owners import by_name, fixed_owner
 
@@ -74,17 +74,24 @@ def restore(
     with resolved.open() as archive:
         plan = plan_restore(archive, archive.find(backup, moment), layout, only)
         if dry_run:
-            _show_plan(output, plan)
-            check_plan(plan, force=force)
-            return
+            return _show_plan(output, plan, force=force)
         with output.progress():
             result = carry_out(archive, plan, output, force=force, owners=owners)
     if discard_replaced:
         discard(result)
     _show_result(output, plan, result, discarded=discard_replaced)
+    return 0
 
 
-def _show_plan(output: Output, plan: "Plan") -> None:
+def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
+    """The plan, and what stands in its way, which decides the exit code."""
+    from archiver.operations.restore_plan import check_plan
+
+    obstacle: ArchiverError | None = None
+    try:
+        check_plan(plan, force=force)
+    except ArchiverError as error:
+        obstacle = error
     manifest = plan.backup.manifest
     landings = {landing.item: str(landing.final) for landing in plan.landings}
     output.document(
@@ -98,6 +105,7 @@ def _show_plan(output: Output, plan: "Plan") -> None:
             "file_bytes": plan.file_bytes,
             "unchanged_files": plan.unchanged,
             "media_to": landings.get("media"),
+            "obstacle": None if obstacle is None else {"message": obstacle.message, "hint": obstacle.hint},
         }
     )
     output.line(f"would restore {manifest.backup} of {manifest.source}, taken {human.time(manifest.started)}")
@@ -107,6 +115,9 @@ def _show_plan(output: Output, plan: "Plan") -> None:
         kept = f", {human.number(plan.unchanged)} already in place" if plan.unchanged else ""
         files = f"{human.plural(plan.files, 'file')}, {human.size(plan.file_bytes)}"
         output.line(f"  media: {files} to {landings['media']}{kept}")
+    if obstacle is None:
+        return 0
+    return obstacle.exit_code if output.json else report(output, obstacle)
 
 
 def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, discarded: bool) -> None:

@@ -35,20 +35,23 @@ def verify(
     """
     from archiver.errors import ArchiverError
     from archiver.operations.access import resolve_access
+    from archiver.operations.archive import Unreadable
     from archiver.operations.verify import verify as prove
 
     worst = 0
     results: list[dict[str, object]] = []
     with resolve_access(access).open() as archive:
-        names = archive.current() if everything else [backup]
-        if not names:
+        candidates = archive.backups(archive.store.clock()) if everything else [archive.find(backup)]
+        if not candidates:
             output.note("no backups")
-        for name in names:
+        for candidate in candidates:
             try:
+                if isinstance(candidate, Unreadable):
+                    raise candidate.error
                 with output.progress():
-                    found = prove(archive, archive.find(name), cast("Level", level), output, directory=work)
+                    found = prove(archive, candidate, cast("Level", level), output, directory=work)
             except ArchiverError as error:
-                results.append({"backup": name, "verified": False, "problem": error.message})
+                results.append({"backup": candidate.place.backup, "verified": False, "problem": error.message})
                 if not everything:
                     raise
                 # One JSON document: there the problem stands among the results.

@@ -91,6 +91,9 @@ def parse_card(text: str, name: str) -> CardValues:
         if match is None:
             continue
         field, value = match[1], match[2].strip()
+        if field in values and field == "created":
+            # An identity file that was appended to the card has such a line of its own.
+            continue
         if field in values:
             raise FormatError(f"line {number} of {name} gives {field} again, after line {lines[field]}")
         if not value or not value.isprintable():

@@ -10,6 +10,7 @@ from archiver.buffers import Buffer
 from archiver.environment.meta import DATA_FILE, Meta, newest, parse_meta
 from archiver.environment.snapshot import Snapshot
 from archiver.errors import SourceError
+from archiver.parallel import uninterrupted
 
 _PIPE_SIZE = 1 << 20
 
@@ -48,17 +49,22 @@ class _Copier:
     def __init__(self, snapshot: Snapshot) -> None:
         self.error: BaseException | None = None
         self._snapshot = snapshot
-        read_end, self._write_end = os.pipe()
-        self._pipe = os.fdopen(read_end, "rb", buffering=0)
+        with uninterrupted():
+            read_end, self._write_end = os.pipe()
+            self._pipe = os.fdopen(read_end, "rb", buffering=0)
         # Fails when the user's allowance of pipe buffers is used up: the default size is slower, not wrong.
         with suppress(OSError):
             fcntl.fcntl(self._write_end, fcntl.F_SETPIPE_SZ, _PIPE_SIZE)
         self._thread = threading.Thread(target=self._run, name="archiver-copy")
         try:
-            self._thread.start()
+            with uninterrupted():
+                self._thread.start()
         except BaseException:
-            os.close(self._write_end)
-            self._pipe.close()
+            if self._thread.ident is None:
+                os.close(self._write_end)
+                self._pipe.close()
+            else:
+                self.close()
             raise
 
     def read(self, size: int) -> memoryview:

@@ -21,7 +21,15 @@ from archiver.crypto.age import unseal
 from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.recipients import Identity
 from archiver.crypto.vault import MAX_VAULT_FILE, open_vault
-from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
+from archiver.errors import (
+    ArchiverError,
+    AuthenticityError,
+    DecryptionError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    UsageError,
+)
 from archiver.operations.objects import ObjectReader, naming
 from archiver.parallel import ordered_map
 from archiver.stages.frames import decompress
@@ -42,6 +50,14 @@ class Backup:
     """Of the manifest's bytes."""
     signature: str
     """``verified`` by a trusted key, or ``unchecked`` because the operator said to trust unsigned backups."""
+
+
+@dataclass(frozen=True, slots=True)
+class Unreadable:
+    """What looks like a backup, and why it cannot be read or believed."""
+
+    place: BackupPlace
+    error: ArchiverError
 
 
 class Archive:
@@ -76,25 +92,26 @@ class Archive:
                 found += [place for key in keys if (place := parse_manifest_key(key)) is not None]
         return sorted(found, key=lambda place: (place.backup, place.retention_class), reverse=True)
 
-    def backups(self, now: datetime | None = None) -> list[Backup]:
-        """All backups, newest first, each once; with ``now`` only those still within their promise."""
+    def backups(self, now: datetime | None = None) -> list[Backup | Unreadable]:
+        """All backups, newest first, each once; with ``now`` only those still within their promise.
+
+        One that is damaged, or that anybody planted, must not hide the others: it is ``Unreadable``.
+        """
         places = {place.backup: place for place in reversed(self.places())}
         newest_first = [places[backup] for backup in sorted(places, reverse=True)]
-        loaded = list(ordered_map(self.load, newest_first, workers=_READERS))
-        return [backup for backup in loaded if now is None or backup.manifest.promised_until > now]
 
-    def current(self) -> list[str]:
-        """The ids of the backups within their promise, newest first; of one that cannot be read as well."""
-        now = self.store.clock()
-        names = []
-        for name in dict.fromkeys(place.backup for place in self.places()):
+        def load(place: BackupPlace) -> Backup | Unreadable:
             try:
-                if self.find(name).manifest.promised_until <= now:
-                    continue
-            except IntegrityError:
-                pass
-            names.append(name)
-        return names
+                return self.load(place)
+            except (IntegrityError, NotFoundError) as error:
+                return Unreadable(place, error)
+
+        found = ordered_map(load, newest_first, workers=_READERS)
+        return [
+            backup
+            for backup in found
+            if now is None or isinstance(backup, Unreadable) or backup.manifest.promised_until > now
+        ]
 
     def find(self, reference: str = "latest", at: datetime | None = None) -> Backup:
         """The backup called ``latest``, or by its id or an unambiguous beginning of it; with ``at`` the newest one
@@ -115,7 +132,12 @@ class Archive:
                 f"{reference!r} is the beginning of {len({place.backup for place in places})} backup ids",
                 hint="Give more of the id.",
             )
-        return self.load(places[0])
+        try:
+            return self.load(places[0])
+        except IntegrityError as error:
+            if reference == "latest":
+                error.hint = "archiver list shows which backups can be trusted: give the id of one."
+            raise
 
     def load(self, place: BackupPlace) -> Backup:
         """Read one manifest and check its signature and that it belongs where it lies."""

@@ -5,23 +5,17 @@ before media is read, every object is in the store before a list names it, and t
 """
 
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
-
-from msgspec.json import Decoder
 
 from archiver.buffers import Buffer, split
-from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import (
     VERSION,
-    Digest,
     Manifest,
     Previous,
-    Totals,
     Vault,
     decode_manifest,
     encode_manifest,
@@ -29,20 +23,14 @@ from archiver.catalog.manifest import (
 from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key, vault_prefix
 from archiver.catalog.records import (
     CONSISTENCIES,
-    CONTENTS,
-    OBJECTS,
-    PLACEMENT,
     Consistency,
     ContentsRecord,
     EnvironmentRecord,
     Extent,
-    FileRecord,
     HeaderRecord,
     Method,
     ObjectKind,
     ObjectRecord,
-    PlacementRecord,
-    WarningRecord,
 )
 from archiver.config import RetentionClass, Tuning
 from archiver.crypto.minisign import SigningKey
@@ -51,10 +39,10 @@ from archiver.environment.copying import copy_stream
 from archiver.environment.snapshot import Snapshot, SnapshotChangedError
 from archiver.errors import ConfigError, IntegrityError, NotFoundError
 from archiver.operations.archive import Archive, Backup
-from archiver.operations.objects import Written, write_object
+from archiver.operations.backup_lists import BackupLists
+from archiver.operations.objects import write_object
 from archiver.operations.run_lock import run_lock
 from archiver.operations.sources import Source
-from archiver.parallel import Feed
 from archiver.progress import Reporter
 from archiver.sources.entries import CHANGED, FileEntry, HardLinks, UnreadableError, warning_record
 from archiver.sources.environments import data_files, environment_record, pin_all
@@ -63,8 +51,6 @@ from archiver.sources.media import Batch, MediaTree, batches
 from archiver.sources.packs import Member, Pack
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
-
-R = TypeVar("R")
 
 EXTENT_LIMIT = 1024 * 1024 * 1024
 """Plaintext bytes of one object of an environment or a large file: far below the format's 4 GiB, so that a lost
@@ -144,7 +130,7 @@ def _start(store: Store, previous: Backup | None) -> datetime:
 
 
 class _Run:
-    """One backup under way: what is known of it so far."""
+    """One backup under way."""
 
     def __init__(self, store: Store, request: BackupRequest, place: BackupPlace, reporter: Reporter) -> None:
         self._store = store
@@ -152,38 +138,20 @@ class _Run:
         self._place = place
         self._reporter = reporter
         self._vault = Vault(id=vault_id(str(request.vault)), recipient=str(request.vault))
-        self._plaintext_bytes = self._stored_bytes = self._objects_count = 0
-        self._files = self._warnings = 0
-        self._objects: Feed[ObjectRecord, Written]
-        self._placement: Feed[PlacementRecord, Written]
-        self._contents: Feed[ContentsRecord, Written]
+        self._lists = BackupLists(store, place, request.vault, request.tuning, reporter)
 
     def execute(self, started: datetime, previous: Backup | None) -> BackupResult:
-        """Data, lists, signature, manifest: in this order."""
-        place, vault = self._place, [self._request.vault]
-        with (
-            self._list(place.placement, PLACEMENT, []) as self._placement,
-            self._list(place.objects, OBJECTS, []) as self._objects,
-            self._list(place.contents, CONTENTS, vault) as self._contents,
-        ):
-            self._contents.put(HeaderRecord(backup=place.backup, source=place.source, label=self._request.label))
+        """Data and lists, then signature and manifest."""
+        place = self._place
+        with self._lists:
+            self._lists.put(HeaderRecord(backup=place.backup, source=place.source, label=self._request.label))
             environments, skew = self._copy_environments()
-            for record in environments:
-                self._contents.put(record)
+            self._lists.put(*environments)
             if self._request.source.media is not None:
                 self._copy_media(self._request.source.media)
         manifest = self._describe(started, previous, environments)
         self._commit(manifest)
         return BackupResult(manifest, place.retention_class, environments, skew)
-
-    def _list(self, key: str, decoder: Decoder[R], recipients: Sequence[X25519Recipient]) -> Feed[R, Written]:
-        """A list that is written to the store while its records arrive."""
-        tuning = replace(self._request.tuning, workers=1)
-
-        def write(records: Iterator[R]) -> Written:
-            return write_object(self._store, key, encode_lines(records, decoder), recipients, tuning)
-
-        return Feed(write)
 
     def _copy_environments(self) -> tuple[list[EnvironmentRecord], float]:
         """All environments, pinned together; begun anew when somebody wrote to one that was copied cold."""
@@ -201,8 +169,7 @@ class _Run:
                 self._reporter.warn(f"beginning anew: {error.message}")
             else:
                 for _, objects in copies:
-                    for record in objects:
-                        self._register(record)
+                    self._lists.register(*objects)
                 return [record for record, _ in copies], skew
         raise AssertionError("unreachable: the last attempt returns or raises")
 
@@ -236,22 +203,22 @@ class _Run:
         pack_id = ""
         if not pack.empty:
             record = self._write("tar", pack.buffers())
-            self._register(record)
+            self._lists.register(record)
             pack_id = record.id
         large: dict[bytes, list[ContentsRecord]] = {}
         for file in (*batch.large, *pack.grown):
             large[file.path] = self._copy_large(tree, file, links)
         for entry in batch.entries:
             if entry.path in large:
-                self._put(*large[entry.path])
+                self._lists.put(*large[entry.path])
                 continue
             outcome = pack.outcomes[entry.path] if isinstance(entry, FileEntry) else entry
             if not isinstance(outcome, Member):
-                self._put(outcome.record())
+                self._lists.put(outcome.record())
                 continue
-            self._put(outcome.record(pack_id))
+            self._lists.put(outcome.record(pack_id))
             if outcome.changed:
-                self._put(warning_record(entry.path, CHANGED))
+                self._lists.put(warning_record(entry.path, CHANGED))
 
     def _copy_large(self, tree: MediaTree, file: FileEntry, links: HardLinks) -> list[ContentsRecord]:
         """The records that a large file becomes: itself or a link, and a warning where there is one."""
@@ -271,17 +238,8 @@ class _Run:
                 links.remember(source.entry)
         except UnreadableError as error:
             return [error.skipped.record()]
-        for record in objects:
-            self._register(record)
+        self._lists.register(*objects)
         return result
-
-    def _put(self, *records: ContentsRecord) -> None:
-        for record in records:
-            if isinstance(record, WarningRecord):
-                self._warnings += 1
-                self._reporter.warn(f"media/{record.path}: {record.reason}")
-            self._files += isinstance(record, FileRecord)
-            self._contents.put(record)
 
     def _write(self, kind: ObjectKind, plaintext: Iterable[Buffer]) -> ObjectRecord:
         """One new object, in the store when this returns."""
@@ -300,15 +258,6 @@ class _Run:
             vault=self._vault.id,
         )
 
-    def _register(self, record: ObjectRecord) -> None:
-        """The object belongs to this backup."""
-        self._plaintext_bytes += record.plaintext_size
-        self._stored_bytes += record.stored_size
-        self._objects_count += 1
-        key = object_key(self._place.retention_class, self._place.source, record.id, record.kind)
-        self._objects.put(record)
-        self._placement.put(PlacementRecord(id=record.id, key=key))
-
     def _describe(
         self, started: datetime, previous: Backup | None, environments: Sequence[EnvironmentRecord]
     ) -> Manifest:
@@ -322,20 +271,12 @@ class _Run:
             keep_days=request.retention.keep,
             lease_days=request.retention.lease,
             consistency=weakest(record.method for record in environments),
-            totals=Totals(
-                environments=len(environments),
-                files=self._files,
-                plaintext_bytes=self._plaintext_bytes,
-                objects=self._objects_count,
-                stored_bytes=self._stored_bytes,
-                warnings=self._warnings,
-            ),
+            totals=self._lists.totals,
             sequence=1 if previous is None else previous.manifest.sequence + 1,
             previous=None if previous is None else Previous(backup=previous.manifest.backup, blake3=previous.blake3),
-            # minisign writes the number without its leading zeros.
-            signer=request.signing_key.verify_key.key_id.zfill(16),
-            contents=_digest(self._contents.result),
-            objects=_digest(self._objects.result),
+            signer=request.signing_key.verify_key.key_id,
+            contents=self._lists.contents,
+            objects=self._lists.objects,
             vaults=[self._vault],
         )
 
@@ -348,10 +289,6 @@ class _Run:
         self._store.create(self._place.signature, [signature.encode("ascii")])
         self._store.create(self._place.manifest, [data])
         self._reporter.event("committed", backup=manifest.backup, key=self._place.manifest)
-
-
-def _digest(written: Written) -> Digest:
-    return Digest(stored_size=written.stored.size, blake3=written.stored.blake3)
 
 
 def weakest(methods: Iterable[Method]) -> Consistency:

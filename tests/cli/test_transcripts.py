@@ -197,7 +197,7 @@ def each(keys: set[str]) -> Callable[[Any], None]:
         (
             "restore --to out --identity card.txt --dry-run",
             one({
-                "dry_run", "backup", "environments", "files", "file_bytes", "unchanged_files", "media_to",
+                "dry_run", "backup", "environments", "files", "file_bytes", "unchanged_files", "media_to", "obstacle",
             }),
         ),
         ("doctor", each({"severity", "subject", "message", "hint"})),

@@ -16,7 +16,7 @@ from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Identity
 from archiver.crypto.vault import seal_vault
 from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
-from archiver.operations.archive import parse_time
+from archiver.operations.archive import Backup, Unreadable, parse_time
 from archiver.operations.objects import write_object
 from tests.operations.archives import SOURCE, STARTED, TUNING, Site
 
@@ -233,9 +233,8 @@ def test_the_same_backup_in_two_classes_is_one(site: Site) -> None:
     site.store.create(copy.signature, [site.store.bytes_of(place.signature)])
     site.store.create(copy.manifest, [site.store.bytes_of(place.manifest)])
     archive = site.archive()
-    assert [backup.manifest.backup for backup in archive.backups()] == [FIRST]
+    assert [backup.place.backup for backup in archive.backups()] == [FIRST]
     assert archive.find(FIRST[:8]).place.backup == FIRST
-    assert archive.current() == [FIRST]
 
 
 def test_a_backup_without_a_manifest_does_not_exist(site: Site) -> None:
@@ -270,16 +269,24 @@ def test_what_is_past_its_promise_is_hidden_from_lists_but_can_be_named(
     now = STARTED + age
     monkeypatch.setattr(site.store, "_now", lambda: now)
     archive = site.archive()
-    assert [backup.manifest.backup for backup in archive.backups(now)] == shown
-    assert archive.current() == shown
+    assert [backup.place.backup for backup in archive.backups(now)] == shown
     assert archive.find(FIRST).manifest.backup == FIRST
 
 
-def test_what_cannot_be_read_is_current_so_that_it_is_not_overlooked(site: Site) -> None:
-    site.store.create(site.commit(FIRST).manifest + "x", [b""])
+@pytest.mark.parametrize("planted", [b"not json", b""])
+def test_what_cannot_be_read_is_listed_as_such_and_hides_nothing(site: Site, planted: bytes) -> None:
+    site.commit(FIRST)
     place = BackupPlace("daily", SOURCE, SECOND)
-    site.store.create(place.manifest, [b"not json"])
-    assert site.archive().current() == [SECOND, FIRST]
+    site.store.create(place.manifest, [planted])
+    unreadable, backup = site.archive().backups(STARTED)
+    assert isinstance(unreadable, Unreadable)
+    assert unreadable.place == place
+    assert isinstance(unreadable.error, AuthenticityError)
+    assert isinstance(backup, Backup)
+    assert backup.place.backup == FIRST
+    with pytest.raises(AuthenticityError) as caught:
+        site.archive().find()
+    assert caught.value.hint == "archiver list shows which backups can be trusted: give the id of one."
 
 
 def opened(site: Site, **changes: Any) -> X25519Identity:

@@ -1,0 +1,107 @@
+"""The lists of a backup under way: contents, objects and placement, written to the store as their records arrive."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from types import TracebackType
+from typing import Self, TypeVar
+
+from msgspec import structs
+from msgspec.json import Decoder
+
+from archiver.catalog.lines import encode_lines
+from archiver.catalog.manifest import Digest, Totals
+from archiver.catalog.names import BackupPlace, object_key
+from archiver.catalog.records import (
+    CONTENTS,
+    OBJECTS,
+    PLACEMENT,
+    ContentsRecord,
+    EnvironmentRecord,
+    FileRecord,
+    ObjectRecord,
+    PlacementRecord,
+    WarningRecord,
+)
+from archiver.config import Tuning
+from archiver.crypto.recipients import Recipient
+from archiver.operations.objects import Written, write_object
+from archiver.parallel import Feed
+from archiver.progress import Reporter
+from archiver.stores.base import Store
+
+R = TypeVar("R")
+
+
+class BackupLists:
+    """A context manager: the lists exist in the store when the block has ended without an error, and not before.
+
+    ``totals`` may be read at any time, ``contents`` and ``objects`` once the block has ended.
+    """
+
+    def __init__(self, store: Store, place: BackupPlace, vault: Recipient, tuning: Tuning, reporter: Reporter) -> None:
+        self._store = store
+        self._place = place
+        self._tuning = replace(tuning, workers=1)
+        self._reporter = reporter
+        self._placement = self._feed(place.placement, PLACEMENT, [])
+        self._objects = self._feed(place.objects, OBJECTS, [])
+        self._contents = self._feed(place.contents, CONTENTS, [vault])
+        self._resources = ExitStack()
+        self.totals = Totals(environments=0, files=0, plaintext_bytes=0, objects=0, stored_bytes=0, warnings=0)
+
+    def __enter__(self) -> Self:
+        with ExitStack() as resources:
+            for feed in (self._placement, self._objects, self._contents):
+                resources.enter_context(feed)
+            self._resources = resources.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._resources.__exit__(kind, error, trace)
+
+    def put(self, *records: ContentsRecord) -> None:
+        """Add to contents; a warning is reported as well."""
+        for record in records:
+            match record:
+                case EnvironmentRecord():
+                    self._count(environments=1)
+                case FileRecord():
+                    self._count(files=1)
+                case WarningRecord():
+                    self._count(warnings=1)
+                    self._reporter.warn(f"media/{record.path}: {record.reason}")
+            self._contents.put(record)
+
+    def register(self, *objects: ObjectRecord) -> None:
+        """These objects, already in the store, belong to the backup."""
+        for record in objects:
+            self._count(objects=1, plaintext_bytes=record.plaintext_size, stored_bytes=record.stored_size)
+            key = object_key(self._place.retention_class, self._place.source, record.id, record.kind)
+            self._objects.put(record)
+            self._placement.put(PlacementRecord(id=record.id, key=key))
+
+    @property
+    def contents(self) -> Digest:
+        return _digest(self._contents.result)
+
+    @property
+    def objects(self) -> Digest:
+        return _digest(self._objects.result)
+
+    def _count(self, **counts: int) -> None:
+        self.totals = structs.replace(
+            self.totals, **{name: getattr(self.totals, name) + count for name, count in counts.items()}
+        )
+
+    def _feed(self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient]) -> Feed[R, Written]:
+        def write(records: Iterator[R]) -> Written:
+            return write_object(self._store, key, encode_lines(records, decoder), recipients, self._tuning)
+
+        return Feed(write)
+
+
+def _digest(written: Written) -> Digest:
+    return Digest(stored_size=written.stored.size, blake3=written.stored.blake3)
