@@ -1,4 +1,4 @@
-"""``python -m benchmarks [GIB] [RUNS]``: backup and restore beside the shell pipeline, to a directory, in one run.
+"""``python -m benchmarks [NODES] [RUNS]``: backup and restore beside the shell pipeline, to a directory, in one run.
 
 Backup:  archiver backup, beside ``mdb_copy -c | zstd -3 -T2 | age -r``.
 Restore: archiver restore, beside ``age -d | zstd -d``.
@@ -16,17 +16,17 @@ from pathlib import Path
 from archiver.environment.sample import write_sample
 from benchmarks.measure import Run, alternate
 
-_NODES_PER_GIB = 252_000
+_NODES = 540_000
 
 
-def main(gib: float, runs: int) -> None:
+def main(nodes: int, runs: int) -> None:
     """Make the data, measure, print."""
     with tempfile.TemporaryDirectory(prefix="archiver-bench-", dir=os.environ.get("BENCH_DIR")) as name:
         directory = Path(name)
         print(
             f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {runs} runs", flush=True
         )
-        write_sample(directory / "data", int(gib * _NODES_PER_GIB), map_size=64 << 30)
+        write_sample(directory / "data", nodes, map_size=64 << 30)
         shutil.rmtree(directory / "data" / "graph")
         archiver = [sys.executable, "-m", "archiver"]
         options = ["--config", "archiver.toml"]
@@ -87,4 +87,4 @@ def _table(found: dict[str, Run], size: int) -> None:
 
 
 if __name__ == "__main__":
-    main(float(sys.argv[1]) if len(sys.argv) > 1 else 2.0, int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else _NODES, int(sys.argv[2]) if len(sys.argv) > 2 else 3)
