@@ -43,10 +43,10 @@ def peak(scene: Scene, *arguments: str) -> int:
     return kib
 
 
-def peaks(root: Path, size: int) -> dict[str, int]:
+def peaks(root: Path, size: int, destination: str | None = None) -> dict[str, int]:
     """The peak in KiB of each command on an environment of ``size`` bytes."""
     root.mkdir()
-    scene = Scene(root, (root / "destination").as_uri())
+    scene = Scene(root, destination or (root / "destination").as_uri())
     make_large(scene, size)
     configure(scene)
     scene.config.write_text(scene.config.read_text().replace("frame_size = 262144", ""))
@@ -73,3 +73,11 @@ def test_four_times_the_data_take_the_same_memory(tmp_path: Path, size: int) -> 
         assert large[verb] <= small[verb] + TOLERANCE_KIB, (verb, small, large)
         assert max(small[verb], large[verb]) <= LIMIT_KIB, (verb, small, large)
     sys.stdout.write(f"peaks in KiB: {small} and {large}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_memory_is_bounded_over_s3_as_well(tmp_path: Path, seaweed_url: str) -> None:
+    found = peaks(tmp_path / "s3", 1024 * MIB, seaweed_url)
+    assert max(found.values()) <= LIMIT_KIB, found
+    sys.stdout.write(f"peaks in KiB over S3: {found}\n")
