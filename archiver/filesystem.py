@@ -29,6 +29,15 @@ def identity(status: os.stat_result) -> Identity:
     return status.st_dev, status.st_ino
 
 
+def sync_directory(path: Path) -> None:
+    """Make the names in the directory ``path`` durable."""
+    descriptor = os.open(path, DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def join(directory: bytes, name: bytes) -> bytes:
     """The relative path of ``name`` in ``directory``, which is ``.`` for the root."""
     return name if directory == ROOT else directory + b"/" + name

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from archiver.crypto.recipients import Identity, X25519Identity
 from archiver.errors import AlreadyExistsError, ArchiverError, FormatError, UsageError
+from archiver.filesystem import sync_directory
 
 MAX_IDENTITY_FILE = 1 << 20
 """Bytes; more is no identity file, and is not read into memory."""
@@ -86,17 +87,9 @@ def write_secret_file(path: Path, text: str) -> None:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
-        _sync_directory(path.parent)
+        sync_directory(path.parent)
     except BaseException as error:
         path.unlink(missing_ok=True)
         if isinstance(error, OSError):
             raise ArchiverError(f"cannot write {path}: {error.strerror}") from error
         raise
-
-
-def _sync_directory(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -14,6 +14,7 @@ from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Identity, X25519Recipient, vault_id
 from archiver.crypto.vault import create_vault, seal_vault
 from archiver.errors import AlreadyExistsError, ConfigError
+from archiver.filesystem import sync_directory
 from archiver.operations.config_text import render_new, render_source
 from archiver.stores.destination import open_store, parse_destination
 
@@ -138,3 +139,4 @@ def _write_config(path: Path, text: str) -> None:
     temporary = path.with_name(f".{path.name}.new")
     temporary.write_text(text, "utf-8")
     temporary.replace(path)
+    sync_directory(path.absolute().parent)

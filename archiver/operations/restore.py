@@ -24,6 +24,7 @@ from archiver.catalog.records import (
     SymlinkRecord,
 )
 from archiver.errors import ArchiverError, BusyError, TargetError
+from archiver.filesystem import sync_directory
 from archiver.operations.archive import Archive
 from archiver.operations.assembly import Assembly
 from archiver.operations.paths import DATA_FILE, MEDIA
@@ -95,6 +96,7 @@ def _make_directory(path: Path) -> list[Path]:
     for directory in reversed(missing):
         try:
             directory.mkdir(mode=0o755)
+            sync_directory(directory.parent)
         except OSError as error:
             raise TargetError(f"cannot create {directory}: {(error.strerror or str(error)).lower()}") from None
     return missing

@@ -13,6 +13,7 @@ from archiver.environment.locks import LOCK_FILE, inspect_lock
 from archiver.environment.meta import DATA_FILE, read_meta
 from archiver.environment.verification import check_databases, verify_structure
 from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.filesystem import sync_directory
 from archiver.sinks.files import StagedFile
 
 
@@ -95,7 +96,7 @@ def swap_environment(staged: Path, target_dir: Path, before_dir: Path) -> None:
             _keep(data, before_dir / DATA_FILE)
         staged.rename(data)
         for directory in (staged.parent, before_dir, target_dir):
-            _sync(directory)
+            sync_directory(directory)
     except OSError as error:
         raise TargetError(f"cannot put {data} in place: {str(error.strerror).lower()}") from error
 
@@ -128,14 +129,6 @@ def _adopt_owner(staged: Path, model: Path) -> None:
         os.chown(staged, status.st_uid, status.st_gid)
     if model.is_file():
         staged.chmod(status.st_mode & 0o777)
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _expected(record: DatabaseRecord) -> Database:

@@ -5,6 +5,7 @@ import threading
 from pathlib import Path
 
 from archiver.errors import StorageError
+from archiver.filesystem import sync_directory
 
 
 class Journal:
@@ -62,7 +63,7 @@ class Journal:
             finally:
                 os.close(descriptor)
             if is_new:
-                _sync_directory(self._path.parent)
+                sync_directory(self._path.parent)
         except OSError as error:
             raise _journal_error(self._path, error) from error
 
@@ -95,14 +96,6 @@ def _replay(path: Path) -> dict[str, None]:
         elif line.startswith("-"):
             entries.pop(line[1:], None)
     return entries
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _journal_error(path: Path, error: OSError) -> StorageError:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.filesystem import sync_directory
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_segment
@@ -140,7 +141,7 @@ class LocalStore:
                 directory.mkdir(0o700)
             if inside and directory.is_symlink():
                 raise OSError(errno.ENOTDIR, "it is a symbolic link, which is not followed")
-            _sync_directory(directory.parent)
+            sync_directory(directory.parent)
         with self._lock:
             self._durable.add(directory)
 
@@ -176,7 +177,7 @@ class LocalStore:
         try:
             status = temporary.stat()
             temporary.unlink()
-            _sync_directory(path.parent)
+            sync_directory(path.parent)
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError):
@@ -257,14 +258,6 @@ def _write_all(descriptor: int, buffer: Buffer) -> None:
     view = memoryview(buffer)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _sync_directory(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _lookup_error(path: Path, error: OSError) -> ArchiverError:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from blake3 import blake3
 
-from archiver.catalog.records import DatabaseRecord, EnvironmentRecord
+from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent
 from archiver.environment.copying import copy_stream
 from archiver.errors import BusyError, IntegrityError, TargetError
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
@@ -33,7 +33,8 @@ def backup(tmp_path: Path) -> Backup:
     with pin_all([EnvironmentSpec("vector", directory, None)]) as pins:
         (snapshot,) = pins
         copy = b"".join(copy_stream(snapshot, 1 << 20))
-        record = environment_record(snapshot, len(copy), blake3(copy).hexdigest(), [])
+        whole = Extent(offset=0, length=len(copy), object="0" * 32, object_offset=0)
+        record = environment_record(snapshot, len(copy), blake3(copy).hexdigest(), [whole])
     return Backup(copy, record, directory)
 
 

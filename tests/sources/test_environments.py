@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.catalog.records import DatabaseRecord
+from archiver.catalog.records import DatabaseRecord, Extent
 from archiver.environment.copying import copy_stream
 from archiver.environment.snapshot import SnapshotChangedError
 from archiver.errors import FormatError, NotFoundError
@@ -100,7 +100,8 @@ def test_the_record_of_a_copy(tmp_path: Path) -> None:
     directory = make_environment(tmp_path)
     (directory / "data.mdb").chmod(0o640)
     with pin_all([spec("vector", directory)]) as pins:
-        record = environment_record(pins[0], 8192, "ab" * 32, [])
+        whole = Extent(offset=0, length=8192, object="0" * 32, object_offset=0)
+        record = environment_record(pins[0], 8192, "ab" * 32, [whole])
         assert record.databases == database_records(pins[0])
     status = (directory / "data.mdb").stat()
     assert (record.name, record.method, record.size, record.txnid) == ("vector", "cold", 8192, pins[0].txnid)
