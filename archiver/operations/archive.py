@@ -3,6 +3,8 @@
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import groupby
+from operator import attrgetter
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import decode_lines
@@ -36,6 +38,8 @@ from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
 
+_HELD = 16 * 1024 * 1024
+"""Stored bytes of a list up to which it is held in memory until its hash is proven."""
 _READERS = 8
 """Manifests fetched at a time."""
 
@@ -97,16 +101,15 @@ class Archive:
 
         One that is damaged, or that anybody planted, must not hide the others: it is ``Unreadable``.
         """
-        places = {place.backup: place for place in reversed(self.places())}
-        newest_first = [places[backup] for backup in sorted(places, reverse=True)]
+        by_id = [list(places) for _, places in groupby(self.places(), key=attrgetter("backup"))]
 
-        def load(place: BackupPlace) -> Backup | Unreadable:
+        def load(places: list[BackupPlace]) -> Backup | Unreadable:
             try:
-                return self.load(place)
+                return self._load_any(places)
             except (IntegrityError, NotFoundError) as error:
-                return Unreadable(place, error)
+                return Unreadable(places[0], error)
 
-        found = ordered_map(load, newest_first, workers=_READERS)
+        found = ordered_map(load, by_id, workers=_READERS)
         return [
             backup
             for backup in found
@@ -133,11 +136,28 @@ class Archive:
                 hint="Give more of the id.",
             )
         try:
-            return self.load(places[0])
+            return self._load_any([place for place in places if place.backup == places[0].backup])
         except IntegrityError as error:
             if reference == "latest":
                 error.hint = "archiver list shows which backups can be trusted: give the id of one."
             raise
+
+    def _load_any(self, places: Sequence[BackupPlace]) -> Backup:
+        """One backup that lies in several classes, from the first place that is whole: anybody who may create keys can
+        plant a copy of a manifest in another class. Raises the first place's error when none is."""
+        if len(places) == 1:
+            return self.load(places[0])
+        errors: list[ArchiverError] = []
+        for place in places:
+            try:
+                backup = self.load(place)
+                for key in (place.objects, place.contents, place.placement):
+                    self.store.stat(key)
+            except (IntegrityError, NotFoundError) as error:
+                errors.append(error)
+            else:
+                return backup
+        raise errors[0]
 
     def load(self, place: BackupPlace) -> Backup:
         """Read one manifest and check its signature and that it belongs where it lies."""
@@ -187,8 +207,13 @@ class Archive:
         """Where each object lies in this destination: object id to key. Unsigned: the objects' hashes protect it."""
         buffers = self.store.read(backup.place.placement)
         records = decode_lines(decompress(buffers), PLACEMENT, backup.place.placement)
+        found: dict[str, str] = {}
         with naming(backup.place.placement):
-            return {record.id: check_object_key(record.key, record.id) for record in records}
+            for record in records:
+                found[record.id] = check_object_key(record.key, record.id)
+                if len(found) > backup.manifest.totals.objects:
+                    raise FormatError(f"more than the {backup.manifest.totals.objects} objects of the backup")
+        return found
 
     def contents(self, backup: Backup) -> Iterator[ContentsRecord]:
         """The private list, streaming. Only when the iterator ends without an error is all of it proven authentic."""
@@ -201,6 +226,11 @@ class Archive:
                 raise FormatError(f"{backup.place.contents} does not begin with the header of its backup")
             yield header
             yield from records
+
+    def prove_contents(self, backup: Backup) -> None:
+        """Read the private list as it is stored and prove its hash; needs no identity."""
+        for _ in self._proven(backup.place.contents, backup.manifest.contents):
+            pass
 
     def reader(self, backup: Backup, record: ObjectRecord, placement: dict[str, str]) -> ObjectReader:
         """Open one object of ``backup`` for reading."""
@@ -253,24 +283,33 @@ class Archive:
         )
 
     def _small(self, key: str, limit: int) -> bytes:
-        """All of a small file; a larger one is refused before it is read."""
-        size = self.store.stat(key).size
-        if size > limit:
-            raise FormatError(f"{key} has {size} bytes, expected at most {limit}")
-        return b"".join(self.store.read(key))
+        """All of a small file; a larger one is refused, whatever the store says of its size."""
+        data = bytearray()
+        for buffer in self.store.read(key):
+            data += buffer
+            if len(data) > limit:
+                raise FormatError(f"{key} has more than {limit} bytes")
+        return bytes(data)
 
     def _proven(self, key: str, digest: Digest) -> Iterator[Buffer]:
+        """The bytes of a list. One of usual size is proven before the first of them is looked at, a larger one at the
+        end of the iterator."""
         meter = Meter()
+        held: list[Buffer] = []
         for buffer in measured(self.store.read(key), meter):
             if meter.size > digest.stored_size:
                 break
-            yield buffer
+            if digest.stored_size <= _HELD:
+                held.append(buffer)
+            else:
+                yield buffer
         if (meter.size, meter.blake3) != (digest.stored_size, digest.blake3):
             raise IntegrityError(
                 f"{key}: expected {digest.stored_size} bytes with BLAKE3 {digest.blake3}, "
                 f"got {meter.size} with {meter.blake3}",
                 hint="The list was replaced or damaged: restore another backup.",
             )
+        yield from held
 
 
 def parse_time(text: str) -> datetime:

@@ -103,13 +103,21 @@ def _make_directory(path: Path) -> list[Path]:
 
 
 def _remove(staging: Path) -> None:
-    """Restored directories may be read-only already, so their modes are widened on the way down."""
-    if staging.is_dir():
-        for directory, names, _ in os.walk(staging):
+    """Remove a tree, or a link in its place. The target may be somebody else's: no link in it is ever followed.
+
+    Restored directories may be read-only already, so their modes are widened on the way down.
+    """
+    if staging.is_symlink():
+        staging.unlink()
+    elif staging.is_dir():
+        for _, names, _, directory in os.fwalk(staging):
             for name in names:
-                path = os.path.join(directory, name)
-                if not os.path.islink(path):
-                    os.chmod(path, 0o700)
+                with suppress(OSError):
+                    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=directory)
+                    try:
+                        os.fchmod(descriptor, 0o700)
+                    finally:
+                        os.close(descriptor)
         shutil.rmtree(staging)
 
 

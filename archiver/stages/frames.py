@@ -169,6 +169,11 @@ class SeekTable:
         return self.offsets[-1]
 
 
+def _compressed_limit(plaintext: int) -> int:
+    """More than any zstd frame of so many bytes has, stored raw included: 3 bytes a block of 128 KiB, and a header."""
+    return plaintext + plaintext // 128 + 1024
+
+
 def encode_seek_table(entries: Sequence[tuple[int, int]]) -> bytes:
     """The skippable frame for frames of (compressed size, plaintext size)."""
     if len(entries) > MAX_FRAMES:
@@ -195,8 +200,12 @@ def decode_seek_table(data: Buffer, total: int) -> SeekTable:
     if len(data) != size or magic != _SKIPPABLE_MAGIC or length != size - _SKIPPABLE_HEADER.size:
         raise FormatError("no valid seek table at the end of a zstd file")
     entries = list(_ENTRY.iter_unpack(memoryview(data)[_SKIPPABLE_HEADER.size : -FOOTER.size]))
-    if any(plaintext > MAX_FRAME_SIZE for _, plaintext in entries):
-        raise FormatError(f"a zstd frame of more than {MAX_FRAME_SIZE} bytes is refused")
+    if any(
+        plaintext > MAX_FRAME_SIZE or compressed > _compressed_limit(plaintext) for compressed, plaintext in entries
+    ):
+        raise FormatError(
+            f"a zstd frame of more than {MAX_FRAME_SIZE} bytes, or that compression made larger, is refused"
+        )
     starts = list(accumulate((compressed for compressed, _ in entries), initial=0))
     if starts[-1] != total - size:
         raise FormatError(f"the seek table covers {starts[-1]} bytes of frames, the file has {total - size}")

@@ -4,6 +4,7 @@ import os
 import random
 import struct
 from pathlib import Path
+from typing import Any
 
 import lmdb
 import lmdb.verify
@@ -102,3 +103,18 @@ def test_databases_that_are_not_as_recorded(
     recorded |= change
     with pytest.raises(IntegrityError, match=message):
         check_databases(data, [database for database in recorded.values() if database is not None])
+
+
+def test_a_deleted_tree_of_duplicates_is_sound(tmp_path: Path) -> None:
+    with lmdb.open(str(tmp_path), map_size=1 << 26, max_dbs=1, lib_version=0) as environment:
+        database = environment.open_db(b"n", dupsort=True)
+        with environment.begin(write=True, db=database) as transaction:
+            for key in (b"a", b"b"):
+                for number in range(2000):
+                    transaction.put(key, b"%08d" % number)
+        with environment.begin(write=True, db=database) as transaction:
+            transaction.delete(b"a")
+    data = tmp_path / "data.mdb"
+    verify: Any = lmdb.verify.verify
+    assert any("leaf pages" in problem for problem in verify(str(data))), "py-lmdb has mended its alarm"
+    verify_structure(data)

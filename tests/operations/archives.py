@@ -127,7 +127,7 @@ class Site:
         listed = write_object(self.store, place.objects, encode_lines(objects, OBJECTS), [], TUNING)
         placed = [PlacementRecord(id=record.id, key=self.key_of(record.id)) for record in objects]
         write_object(self.store, place.placement, encode_lines(placed, PLACEMENT), [], TUNING)
-        self.sign(place, self._manifest(backup, sealed, listed, changes))
+        self.sign(place, self._manifest(backup, sealed, listed, {"totals": totals(objects)} | changes))
         return place
 
     def sign(self, place: BackupPlace, manifest: Manifest) -> None:
@@ -146,7 +146,6 @@ class Site:
             "keep_days": 35,
             "lease_days": 7,
             "consistency": "none",
-            "totals": Totals(environments=0, files=0, plaintext_bytes=0, objects=0, stored_bytes=0, warnings=0),
             "sequence": 1,
             "previous": None,
             "signer": self.signing_key.verify_key.key_id,
@@ -155,3 +154,8 @@ class Site:
             "vaults": [self.manifest_vault],
         }
         return Manifest(**{**fields, **changes})
+
+
+def totals(objects: Sequence[ObjectRecord]) -> Totals:
+    """The totals of a backup that consists of ``objects`` alone."""
+    return Totals(environments=0, files=0, plaintext_bytes=0, objects=len(objects), stored_bytes=0, warnings=0)
