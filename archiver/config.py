@@ -16,6 +16,7 @@ from archiver.errors import ConfigError
 
 DEFAULT_PATHS = (Path("archiver.toml"), Path("/etc/archiver/archiver.toml"))
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_RECIPIENT = re.compile(r"age1[a-z0-9]+")
 _MEDIA = "media"
 _KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
@@ -112,8 +113,10 @@ def load_config(path: Path) -> Config:
         text = path.read_text("utf-8")
     except FileNotFoundError:
         raise ConfigError(f"no configuration at {path}") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"cannot read {path}: {error}") from None
+    except UnicodeDecodeError:
+        raise ConfigError(f"{path} is not UTF-8 text", hint="Save it as UTF-8.") from None
+    except OSError as error:
+        raise ConfigError(f"cannot read {path}: {(error.strerror or str(error)).lower()}") from None
     return parse_config(text, path)
 
 
@@ -173,8 +176,10 @@ def _source(name: str, table: "_Table") -> SourceConfig:
         ucotron_config=None if ucotron is None else _resolve(base, ucotron),
         working_directory=None if working is None else _resolve(base, working),
     )
+    if not _RECIPIENT.fullmatch(source.vault):
+        table.fail("vault", f"expected a recipient like age1…, got {source.vault[:20]!r}")
     if (source.ucotron_config is None) == (not paths and source.media is None):
-        table.fail(None, "expected either ucotron_config, or environments and media, got both or neither")
+        table.fail(None, "expected ucotron_config or, instead, environments or media; got both or none")
     table.end()
     return source
 

@@ -76,14 +76,14 @@ MALFORMED = [
     ('destination = "s3://x"\n', ", line 1: destination: expected a table, got 's3://x'"),
     (HEAD + "[surprise]\na = 1\n", ", line 3: surprise: unknown key"),
     ("surprise = 1\n" + HEAD, ", line 1: surprise: unknown key"),
-    (SOURCE, ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither"),
+    (SOURCE, ", line 3: source.prod: expected ucotron_config or, instead, environments or media; got both or none"),
     (
         SOURCE + 'media = "m"\nucotron_config = "u"\n',
-        ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither",
+        ", line 3: source.prod: expected ucotron_config or, instead, environments or media; got both or none",
     ),
     (
         SOURCE + 'ucotron_config = "u"\nenvironments.vector = "/v"\n',
-        ", line 3: source.prod: expected either ucotron_config, or environments and media, got both or neither",
+        ", line 3: source.prod: expected ucotron_config or, instead, environments or media; got both or none",
     ),
     (HEAD + '[source.prod]\nmedia = "m"\n', ", line 3: source.prod.vault: missing, expected a text"),
     (SOURCE + 'medai = "m"\nmedia = "m"\n', ", line 5: source.prod.medai: unknown key"),
@@ -173,7 +173,7 @@ def test_a_source_is_asked_for_by_name_when_there_are_several() -> None:
     with pytest.raises(ConfigError, match="defines 0 sources") as caught:
         none.source(None)
     assert "archiver init" in str(caught.value.hint)
-    two = parse(SOURCE + 'media = "m"\n[source.b]\nvault = "x"\nmedia = "m"\n')
+    two = parse(SOURCE + 'media = "m"\n[source.b]\nvault = "age1x"\nmedia = "m"\n')
     with pytest.raises(ConfigError, match="defines 2 sources, expected a name") as caught:
         two.source(None)
     assert caught.value.hint == "Name one of: b, prod."
@@ -193,7 +193,7 @@ def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     with pytest.raises(ConfigError, match=f"cannot read {tmp_path}"):
         load_config(tmp_path)
     missing.write_bytes(b"\xff\xfe")
-    with pytest.raises(ConfigError, match=f"cannot read {missing}"):
+    with pytest.raises(ConfigError, match=f"{missing} is not UTF-8 text"):
         load_config(missing)
     monkeypatch.chdir(tmp_path)
     assert find_config(None) == Path("archiver.toml")

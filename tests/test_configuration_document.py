@@ -17,7 +17,7 @@ TEXT = (Path(__file__).parent.parent / "docs" / "CONFIGURATION.md").read_text("u
 OPTIONS = "Options of an `s3://` destination"
 EVERYTHING = """
 [source.name]
-vault = "age1"
+vault = "age1example"
 media = "media"
 [source.name.environments]
 name = "environment"
@@ -89,7 +89,9 @@ def test_the_examples_are_valid() -> None:
 
 
 def test_what_init_writes_is_valid() -> None:
-    source = render_source("notes", vault="age1", environments={"a": Path("/a")}, media=Path("/m"), ucotron_config=None)
+    source = render_source(
+        "notes", vault="age1example", environments={"a": Path("/a")}, media=Path("/m"), ucotron_config=None
+    )
 
     config = parse_config(render_new("file:///b", Path("/key"), "RW") + source, Path("archiver.toml"))
 

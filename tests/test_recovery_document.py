@@ -206,6 +206,26 @@ def test_a_backup_without_objects_is_restored(tmp_path: Path) -> None:
     assert describe(tmp_path / "recovered" / "media") == describe(tmp_path / "data" / "media")
 
 
+def test_a_wrong_place_or_card_is_named(tmp_path: Path) -> None:
+    (tmp_path / "data" / "media").mkdir(parents=True)
+    back_up(tmp_path, [])
+    card = tmp_path / "card.txt"
+    text = card.read_text("utf-8")
+
+    result = recover(tmp_path, backup="20200101T000000Z-000000")
+    assert result.returncode != 0
+    assert "recovery failed: no backup 20200101T000000Z-000000 of source example in " in result.stderr
+    card.write_text(text.replace("# source: example", "# source: another"), "utf-8")
+    assert "no backup of source another in " in recover(tmp_path).stderr
+    card.write_text(text.replace("# source: example\n", ""), "utf-8")
+    assert "card.txt is no recovery card" in recover(tmp_path).stderr
+    card.unlink()
+    assert "card.txt is no file" in recover(tmp_path).stderr
+    card.write_text(text, "utf-8")
+    (tmp_path / "destination").rename(tmp_path / "moved")
+    assert "destination is no directory" in recover(tmp_path).stderr
+
+
 @pytest.mark.parametrize("kind", ["mdb", "tar", "file"])
 def test_a_tampered_object_fails_the_check(site: Path, kind: str) -> None:
     flip_last_byte(objects(site, kind)[-1])

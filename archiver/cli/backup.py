@@ -80,6 +80,7 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
 
 
 def _show_preview(output: Output, preview: "Preview") -> int:
+    skipped = [item.record() for item in preview.skipped]
     output.document(
         {
             "dry_run": True,
@@ -91,7 +92,7 @@ def _show_preview(output: Output, preview: "Preview") -> int:
             "media": None if preview.source.media is None else str(preview.source.media),
             "files": preview.files,
             "file_bytes": preview.file_bytes,
-            "skipped": [skipped.record().path for skipped in preview.skipped],
+            "skipped": [{"path": item.path, "reason": item.reason} for item in skipped],
         }
     )
     output.line(f"would back up {preview.source.name}, storing nothing now")
@@ -100,6 +101,6 @@ def _show_preview(output: Output, preview: "Preview") -> int:
     if preview.source.media is not None:
         files = human.plural(preview.files, "file")
         output.line(f"  media: {files}, {human.size(preview.file_bytes)}, from {preview.source.media}")
-    for skipped in preview.skipped:
-        output.warn(f"media/{skipped.record().path}: {skipped.reason}")
+    for item in skipped:
+        output.warn(f"media/{item.path}: {item.reason}")
     return output.exit_code()

@@ -8,7 +8,7 @@ import click
 
 from archiver.cli import human
 from archiver.cli.describe import backup_document
-from archiver.cli.options import command
+from archiver.cli.options import PathArgument, command
 from archiver.cli.output import Output
 from archiver.errors import UsageError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 @command("demo", example="archiver demo\narchiver demo --directory /tmp/demo")
-@click.option("--directory", type=click.Path(path_type=Path), help="Work here and keep everything; must not exist.")
+@click.option("--directory", type=PathArgument(), help="Work here and keep everything; must not exist.")
 def demo(*, output: Output, directory: Path | None) -> None:
     """Back up sample data, change it, back up again, restore with the recovery card alone, and prove equality.
 

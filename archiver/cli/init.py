@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archiver.cli.options import command
+from archiver.cli.options import PathArgument, command
 from archiver.cli.output import Output
 from archiver.errors import FormatError, UsageError
 
@@ -24,14 +24,12 @@ if TYPE_CHECKING:
 @click.option(
     "--environment", "environments", multiple=True, metavar="NAME=DIR", help="An LMDB environment; may be repeated."
 )
-@click.option("--media", type=click.Path(path_type=Path), help="The directory of media files.")
-@click.option("--ucotron-config", type=click.Path(path_type=Path), help="Take all of this from a ucotron.toml.")
+@click.option("--media", type=PathArgument(), help="The directory of media files.")
+@click.option("--ucotron-config", type=PathArgument(), help="Take all of this from a ucotron.toml.")
 @click.option("--operator", default="operator", show_default=True, help="A name for who may restore.")
 @click.option("--recipient", metavar="age1…", help="The operator's recipient; default: make a new key for the card.")
-@click.option(
-    "--config", type=click.Path(path_type=Path), default=Path("archiver.toml"), show_default=True, help="What to write."
-)
-@click.option("--card", type=click.Path(path_type=Path), help="Where; default: recovery-card-SOURCE.txt.")
+@click.option("--config", type=PathArgument(), default=Path("archiver.toml"), show_default=True, help="What to write.")
+@click.option("--card", type=PathArgument(), help="Where; default: recovery-card-SOURCE.txt.")
 def init(
     *,
     output: Output,

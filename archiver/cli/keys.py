@@ -4,7 +4,7 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import command
+from archiver.cli.options import PathArgument, command
 from archiver.cli.output import Output
 
 
@@ -14,7 +14,7 @@ def keys() -> None:
 
 
 @command("generate", example="archiver keys generate --output operator.txt")
-@click.option("--output", "path", type=click.Path(path_type=Path), required=True, help="The file to create, mode 0600.")
+@click.option("--output", "path", type=PathArgument(), required=True, help="The file to create, mode 0600.")
 def generate(*, output: Output, path: Path) -> None:
     """Make an operator's key pair: the identity goes into the file, the recipient is printed.
 

@@ -19,13 +19,18 @@ if TYPE_CHECKING:
 def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> int:
     """List the complete backups of a source, newest first.
 
-    Exits with 4 when one is damaged or not signed by a trusted key; the others are listed all the same.
+    Exits with 4 when one is damaged or not signed by a trusted key; the others are listed all the same. Exits with 5
+    when there is none.
     """
+    from archiver.errors import NotFoundError
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import Backup, Unreadable
 
     with resolve_access(access).open() as archive:
         found = archive.backups(None if everything else archive.store.clock())
+        url, source, hint = archive.store.url, archive.source, "" if found else archive.hint()
+    if not found:
+        raise NotFoundError(f"{url} has no backup of source {source!r}", hint=hint)
     backups = [backup for backup in found if isinstance(backup, Backup)]
     unreadable = [backup for backup in found if isinstance(backup, Unreadable)]
     output.document(
@@ -48,8 +53,6 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
     if rows:
         header = ("BACKUP", "CLASS", "STARTED", "SIZE", "STORED", "FILES", "TAKEN", "PROMISED UNTIL", "SIGNATURE")
         output.table(header, rows, right=(3, 4, 5))
-    else:
-        output.note("no backups")
     for item in unreadable:
         output.warn(f"{item.place.backup} is not to be trusted: {item.error.message}")
     return max((item.error.exit_code for item in unreadable), default=0)

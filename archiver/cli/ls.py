@@ -46,6 +46,7 @@ def ls(*, output: Output, access: "AccessOptions", backup: str, path: str) -> No
             )
             mode = stat.filemode(_TYPES.get(entry.kind, stat.S_IFREG) | entry.mode)
             target = f" -> {entry.target}" if entry.target is not None else ""
-            output.line(f"{mode}  {human.size(entry.size):>10}  {modified:20}  {entry.path}{target}")
+            name = f"{entry.path}{target}".replace("\n", "\\n")
+            output.line(f"{mode}  {human.size(entry.size):>10}  {modified:20}  {name}")
     if not count:
         raise NotFoundError(f"backup {found.manifest.backup} has no {path!r}")

@@ -1,5 +1,6 @@
 """``archiver``: the group of all commands, and the one place where errors become exit codes."""
 
+import os
 import signal
 import sys
 from types import FrameType
@@ -66,7 +67,14 @@ for command in (
 def main() -> None:
     """Run the command line and exit. A service manager's SIGTERM ends a run as cleanly as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminate)
-    sys.exit(run(sys.argv[1:]))
+    code = run(sys.argv[1:])
+    try:
+        sys.stdout.flush()
+    except OSError:
+        # The interpreter would try again at its end, and complain.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = code or 1
+    sys.exit(code)
 
 
 def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
@@ -87,9 +95,9 @@ def run(arguments: list[str]) -> int:
         return 2
     except click.Abort as error:
         return report(output, error.__cause__ or KeyboardInterrupt())
-    except SystemExit:
-        # So click ends when the reader of our output went away, as `head` does; say nothing more to it.
-        return 1
+    except SystemExit as error:
+        # So click ends after shell completion, and when the reader of our output went away, as `head` does.
+        return error.code if isinstance(error.code, int) else 1
     except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
         return report(output, error)
     return result if isinstance(result, int) else 0

@@ -12,6 +12,18 @@ from archiver.cli.output import Output
 F = TypeVar("F", bound=Callable[..., Any])
 
 
+class PathArgument(click.Path):
+    """A path. Empty text, as an unset variable of a script gives, is refused: it would mean the working directory."""
+
+    def __init__(self, *, dir_okay: bool = True) -> None:
+        super().__init__(path_type=Path, dir_okay=dir_okay)
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        if value == "":
+            self.fail("expected a path, got an empty text", param, ctx)
+        return super().convert(value, param, ctx)
+
+
 def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]], click.Command]:
     """A click command that takes ``--json``, ``--quiet`` and ``--verbose``, gets an ``output``, and shows an example.
 
@@ -41,7 +53,7 @@ def config_option(function: F) -> F:
     """``--config``."""
     return click.option(
         "--config",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=PathArgument(dir_okay=False),
         help="The configuration; default: archiver.toml here, then /etc/archiver/archiver.toml.",
     )(function)
 
@@ -70,7 +82,7 @@ def access_options(function: F) -> F:
         click.option("--verify-key", multiple=True, metavar="RW…", help="Believe backups signed by this minisign key."),
         click.option(
             "--identity",
-            type=click.Path(path_type=Path, dir_okay=False),
+            type=PathArgument(dir_okay=False),
             help="The recovery card, or an age identity file.",
         ),
         click.option(

@@ -7,7 +7,7 @@ import click
 
 from archiver.cli import human
 from archiver.cli.describe import database_name
-from archiver.cli.options import access_options, command
+from archiver.cli.options import PathArgument, access_options, command
 from archiver.cli.output import Output, report
 from archiver.errors import ArchiverError, UsageError
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     "archiver restore --at 2026-11-20 --only vector --to /tmp/look --identity recovery-card.txt",
 )
 @click.argument("backup", default="latest")
-@click.option("--to", "directory", type=click.Path(path_type=Path), help="Lay out DIR/ENVIRONMENT/data.mdb, DIR/media.")
+@click.option("--to", "directory", type=PathArgument(), help="Lay out DIR/ENVIRONMENT/data.mdb, DIR/media.")
 @click.option("--in-place", is_flag=True, help="Restore to the paths of the configuration.")
 @click.option("--at", metavar="TIME", help="The newest backup that had started by TIME (UTC).")
 @click.option("--only", multiple=True, metavar="NAME|GLOB", help="An environment, media, or media/…; may be repeated.")
-@click.option("--force", is_flag=True, help="Replace what is there; it is kept in .archiver-before-….")
+@click.option("--force", is_flag=True, help="Replace files that are there; they are kept in .archiver-before-….")
 @click.option("--owner", metavar="USER[:GROUP]", help="Give everything to this owner instead of the recorded ones.")
 @click.option("--discard-replaced", is_flag=True, help="Delete what was replaced once the restore has succeeded.")
 @click.option("--dry-run", is_flag=True, help="Show the plan and what stands in its way; write nothing.")
@@ -50,6 +50,9 @@ def restore(
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
     """
+    from dataclasses import replace
+
+    from archiver.config import find_config
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import parse_time
     from archiver.operations.restore import discard
@@ -64,6 +67,8 @@ def restore(
         )
     owners = by_name if owner is None else fixed_owner(owner)
     moment = None if at is None else parse_time(at)
+    if in_place and access.destination is None and access.config is None:
+        access = replace(access, config=find_config(None))
     resolved = resolve_access(access)
     if directory is not None:
         layout = layout_below(directory)
@@ -72,11 +77,11 @@ def restore(
     else:
         raise UsageError("--in-place needs the configuration", hint="Name it with --config, or give --to DIR.")
     with resolved.open() as archive:
-        plan = plan_restore(archive, archive.find(backup, moment), layout, only)
+        plan = plan_restore(archive, archive.find(backup, moment), layout, only, owners)
         if dry_run:
             return _show_plan(output, plan, force=force)
         with output.progress():
-            result = carry_out(archive, plan, output, force=force, owners=owners)
+            result = carry_out(archive, plan, output, force=force)
     if discard_replaced:
         discard(result)
     _show_result(output, plan, result, discarded=discard_replaced)
@@ -149,5 +154,10 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
             output.line(f"    {database_name(database)}: {human.plural(database.entries, 'entry')}")
     if result.media is not None:
         output.line(f"  media: {human.plural(result.files, 'file')} in {result.media}, hashes proven")
+    if manifest.totals.warnings:
+        output.line(
+            f"  {human.plural(manifest.totals.warnings, 'warning')} at the time of the backup:"
+            f" archiver show {manifest.backup} says what it does not hold"
+        )
     for place in kept:
         output.line(f"  what was there is kept in {place}; delete it when you are sure")

@@ -15,8 +15,9 @@ from archiver.errors import FormatError, UsageError
 _FIELD = re.compile(r"# (destination|source|vault|verify-key|created):(.*)")
 
 _INSTRUCTIONS = """\
-# To restore, on any machine with Python:
-#   pip install lmdb-archiver
+# Keep a copy of archiver's source or wheel with this card. To restore, on Linux with Python 3.11 or newer, install
+# archiver from its source, in the source's directory, and run it:
+#   pip install .
 #   archiver restore latest --identity THIS-FILE --to DIR
 #
 # To restore without archiver, with age, zstd, tar, jq and minisign: docs/RECOVERY.md in archiver's source has every

@@ -17,6 +17,8 @@ from archiver.errors import FormatError, UsageError
 from archiver.operations.archive import Archive
 from archiver.stores.destination import Destination, open_store, parse_destination
 
+_KEY_PREFIX = "AGE-SECRET-KEY-"
+
 
 @dataclass(frozen=True, slots=True)
 class AccessOptions:
@@ -63,11 +65,17 @@ def resolve_access(options: AccessOptions) -> Access:
         destination = parse_destination(config.destination, config.destination_options)
     else:
         destination = parse_destination(url or "")
+    source = _source(options.source, None if card is None else card.source, config)
+    if card is not None and card.source is not None and card.source != source:
+        raise UsageError(
+            f"{options.identity} is the recovery card of source {card.source!r}, expected that of {source!r}",
+            hint="Give the card of this source, or name the other one with --source.",
+        )
     return Access(
         destination=destination,
-        source=_source(options.source, card.source if card is not None and url == card.destination else None, config),
+        source=source,
         trusted=_trusted(options, card.verify_key if card is not None else None, config),
-        identities=() if text is None else _identities(text, str(options.identity)),
+        identities=() if text is None else _identities(text, str(options.identity), card),
         tuning=Tuning() if config is None else config.tuning,
         config=config,
     )
@@ -105,7 +113,10 @@ def _card(text: str, name: str) -> CardValues:
         raise UsageError(error.message, hint=error.hint) from None
 
 
-def _identities(text: str, name: str) -> list[Identity]:
+def _identities(text: str, name: str, card: CardValues | None) -> list[Identity]:
+    """The identities in a file. A card whose key is held elsewhere has none, and is good for list and verify."""
+    if card is not None and card.destination is not None and _KEY_PREFIX not in text.upper():
+        return []
     try:
         return parse_identities(text, name)
     except FormatError as error:

@@ -1,5 +1,6 @@
 """The reading side of a destination: which backups of a source there are, what they say, and what opens them."""
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -38,6 +39,7 @@ from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
 
+_DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
 _HELD = 16 * 1024 * 1024
 """Stored bytes of a list up to which it is held in memory until its hash is proven."""
 _READERS = 8
@@ -116,20 +118,27 @@ class Archive:
             if now is None or isinstance(backup, Unreadable) or backup.manifest.promised_until > now
         ]
 
+    def hint(self) -> str:
+        """Where to look when the wanted backup is not there."""
+        if self.places():
+            return "archiver list shows the backups that there are."
+        sources = ", ".join(self.store.list_names(VAULTS)) or "none"
+        return f"Sources of this destination: {sources}. Check --source and the destination's prefix."
+
     def find(self, reference: str = "latest", at: datetime | None = None) -> Backup:
-        """The backup called ``latest``, or by its id or an unambiguous beginning of it; with ``at`` the newest one
-        that had started by then. Raises ``NotFoundError``."""
+        """The backup called ``latest``, or by its id or an unambiguous beginning of it; ``latest`` with ``at`` is the
+        newest one that had started by then. Raises ``NotFoundError``."""
+        if at is not None and reference != "latest":
+            raise UsageError(f"both a backup ({reference}) and a time", hint="Give the id or --at, not both.")
         places = self.places()
         if reference != "latest":
             places = [place for place in places if place.backup.startswith(reference)]
         elif at is not None:
             places = [place for place in places if backup_time(place.backup) <= at]
         if not places:
-            wanted = f"backup {reference!r}" if at is None else f"backup from {at:%Y-%m-%dT%H:%M:%SZ} or before"
-            raise NotFoundError(
-                f"{self.store.url} has no {wanted} of source {self.source!r}",
-                hint="archiver list shows the backups that there are.",
-            )
+            wanted = "backup" if reference == "latest" else f"backup {reference!r}"
+            when = "" if at is None else f" from {at:%Y-%m-%dT%H:%M:%SZ} or before"
+            raise NotFoundError(f"{self.store.url} has no {wanted}{when} of source {self.source!r}", hint=self.hint())
         if len({place.backup for place in places}) > 1 and reference != "latest":
             raise NotFoundError(
                 f"{reference!r} is the beginning of {len({place.backup for place in places})} backup ids",
@@ -256,7 +265,7 @@ class Archive:
     def _open_vault(self, vault: Vault) -> Identity:
         files = list(self.store.list(vault_prefix(self.source, vault.id)))
         if not self._identities:
-            raise DecryptionError(
+            raise UsageError(
                 f"vault {vault.id} of {self.source!r} needs an operator's identity",
                 hint="Give --identity with the recovery card or an age identity file.",
             )
@@ -313,7 +322,12 @@ class Archive:
 
 
 def parse_time(text: str) -> datetime:
-    """A point in time in ISO 8601; UTC where it names no zone. Raises ``UsageError``."""
+    """A point in time in ISO 8601; UTC where it names no zone, the end of the day where it names no time.
+
+    Raises ``UsageError``.
+    """
+    if _DATE.fullmatch(text):
+        text += "T23:59:59"
     try:
         moment = datetime.fromisoformat(text)
         return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

@@ -6,9 +6,9 @@ before media is read, every object is in the store before a list names it, and t
 
 import time
 from collections.abc import Iterable, Sequence
-from contextlib import closing
+from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from archiver.buffers import Buffer, split
@@ -93,7 +93,7 @@ def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupRe
             reporter.event("recovered", interrupted_uploads=aborted)
         _check_vault(store, request)
         previous = _previous(store, request, reporter)
-        started = _start(store, previous)
+        started = _start(store, previous, reporter)
         place = BackupPlace(request.retention_class, request.source.name, new_backup_id(started))
         # Also the proof that this host may create keys, before it pins anything.
         store.create(place.started, [])
@@ -120,9 +120,14 @@ def _previous(store: Store, request: BackupRequest, reporter: Reporter) -> Backu
     return None
 
 
-def _start(store: Store, previous: Backup | None) -> datetime:
+def _start(store: Store, previous: Backup | None, reporter: Reporter) -> datetime:
     """The store's clock, in a later second than the previous backup's: ids are ordered by age to the second."""
     started = store.clock()
+    if previous is not None and started < previous.manifest.started - timedelta(seconds=1):
+        reporter.warn(
+            f"the store's clock says {started:%Y-%m-%dT%H:%M:%SZ}, before backup {previous.manifest.backup}: until it "
+            "has passed that, latest is that older backup; name this one by its id"
+        )
     if previous is not None and started.replace(microsecond=0) == previous.manifest.started.replace(microsecond=0):
         time.sleep(1 - started.microsecond / 1_000_000)
         return store.clock()
@@ -142,13 +147,16 @@ class _Run:
 
     def execute(self, started: datetime, previous: Backup | None) -> BackupResult:
         """Data and lists, then signature and manifest."""
-        place = self._place
-        with self._lists:
+        place, source = self._place, self._request.source
+        with ExitStack() as resources:
+            # Opened before hours of copying: a volume that is not mounted is better noticed now.
+            tree = resources.enter_context(self._open_media(source.media)) if source.media is not None else None
+            resources.enter_context(self._lists)
             self._lists.put(HeaderRecord(backup=place.backup, source=place.source, label=self._request.label))
             environments, skew = self._copy_environments()
             self._lists.put(*environments)
-            if self._request.source.media is not None:
-                self._copy_media(self._request.source.media)
+            if tree is not None:
+                self._copy_media(tree, 0 if previous is None else previous.manifest.totals.files)
         manifest = self._describe(started, previous, environments)
         self._commit(manifest)
         return BackupResult(manifest, place.retention_class, environments, skew)
@@ -189,13 +197,19 @@ class _Run:
         snapshot.release()
         return environment_record(snapshot, meter.size, meter.blake3, extents), objects
 
-    def _copy_media(self, root: Path) -> None:
+    def _open_media(self, root: Path) -> MediaTree:
+        source = self._request.source
+        return MediaTree(root, skip=data_files(source.environments), exclude=source.exclude)
+
+    def _copy_media(self, tree: MediaTree, expected: int) -> None:
+        """Everything in ``tree``; the previous backup had ``expected`` files."""
         self._reporter.phase("media")
         links = HardLinks()
-        skip = data_files(self._request.source.environments)
-        with MediaTree(root, skip=skip, exclude=self._request.source.exclude) as tree:
-            for batch in batches(tree.walk()):
-                self._copy_batch(tree, batch, links)
+        for batch in batches(tree.walk()):
+            self._copy_batch(tree, batch, links)
+        if expected and not self._lists.totals.files:
+            reason = f"holds no file, the previous backup had {expected:,}: is its volume mounted?"
+            self._lists.put(warning_record(b".", reason))
 
     def _copy_batch(self, tree: MediaTree, batch: Batch, links: HardLinks) -> None:
         """A batch's small files as one pack, its large ones as objects of their own; then all records, in order."""

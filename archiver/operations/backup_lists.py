@@ -17,10 +17,12 @@ from archiver.catalog.records import (
     OBJECTS,
     PLACEMENT,
     ContentsRecord,
+    DirectoryRecord,
     EnvironmentRecord,
     FileRecord,
     ObjectRecord,
     PlacementRecord,
+    SymlinkRecord,
     WarningRecord,
 )
 from archiver.config import Tuning
@@ -28,9 +30,11 @@ from archiver.crypto.recipients import Recipient
 from archiver.operations.objects import Written, write_object
 from archiver.parallel import Feed
 from archiver.progress import Reporter
+from archiver.sources.entries import EARLIEST, LATEST, OUT_OF_TIME, warning_record
 from archiver.stores.base import Store
 
 R = TypeVar("R")
+LIMITS = (EARLIEST, LATEST)
 
 
 class BackupLists:
@@ -74,6 +78,8 @@ class BackupLists:
                     self._count(warnings=1)
                     self._reporter.warn(f"media/{record.path}: {record.reason}")
             self._contents.put(record)
+            if isinstance(record, FileRecord | DirectoryRecord | SymlinkRecord) and record.mtime_ns in LIMITS:
+                self.put(warning_record(record.path_bytes, OUT_OF_TIME))
 
     def register(self, *objects: ObjectRecord) -> None:
         """These objects, already in the store, belong to the backup."""

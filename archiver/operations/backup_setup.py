@@ -11,14 +11,14 @@ from archiver.crypto.identities import read_secret_file
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Recipient
 from archiver.environment.inspection import EnvironmentReport, inspect
-from archiver.errors import ConfigError, FormatError
+from archiver.errors import ConfigError, FormatError, UsageError
 from archiver.operations.backup import BackupRequest, BackupResult, backup
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
 from archiver.sources.entries import FileEntry, Skipped
 from archiver.sources.environments import data_files
 from archiver.sources.media import MediaTree
-from archiver.stores.destination import open_store, parse_destination
+from archiver.stores.destination import Destination, FileDestination, open_store, parse_destination
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +46,6 @@ def backup_source(
 def preview(config: Config, name: str | None, retention_class: str) -> Preview:
     """Everything but the backup: keys and destination are checked, environments inspected, the media tree listed."""
     request = _request(config, config.source(name), retention_class, "")
-    parse_destination(config.destination, config.destination_options)
     source = request.source
     environments = [(spec.name, inspect(spec.directory)) for spec in source.environments]
     for _, report in environments:
@@ -72,11 +71,19 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
         raise ConfigError(f"{config.path} names no signing key", hint="Run archiver init, or set signing.key.")
     try:
         vault = X25519Recipient.parse(source.vault)
-        signing_key = SigningKey.parse(read_secret_file(config.signing_key))
     except FormatError as error:
-        raise ConfigError(f"{config.path}: {error.message}", hint=error.hint) from None
+        raise ConfigError(f"{config.path}: source.{source.name}.vault: {error.message}", hint=error.hint) from None
+    try:
+        signing_key = SigningKey.parse(read_secret_file(config.signing_key))
+    except (FormatError, UsageError) as error:
+        raise ConfigError(
+            f"{config.path}: signing.key: {error.message}",
+            hint=error.hint or "Restore the key, or let archiver init make a new one with another --config.",
+        ) from None
+    resolved = resolve_source(source)
+    _check_apart(parse_destination(config.destination, config.destination_options), resolved)
     return BackupRequest(
-        source=resolve_source(source),
+        source=resolved,
         retention_class=retention_class,
         retention=retention,
         vault=vault,
@@ -85,3 +92,14 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
         tuning=config.tuning,
         label=label,
     )
+
+
+def _check_apart(destination: Destination, source: Source) -> None:
+    """A destination inside the media tree would be part of every backup, with all earlier ones in it."""
+    if isinstance(destination, FileDestination) and source.media is not None:
+        root = destination.root.resolve()
+        if root.is_relative_to(source.media.resolve()):
+            raise ConfigError(
+                f"the destination {root} lies inside the media directory {source.media}",
+                hint="Choose a destination outside of what is backed up.",
+            )

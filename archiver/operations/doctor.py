@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Literal
 
 from archiver.catalog.names import vault_prefix
@@ -18,11 +19,13 @@ from archiver.errors import ArchiverError
 from archiver.operations.sources import resolve_source
 from archiver.sources.environments import EnvironmentSpec
 from archiver.stores.base import Store
-from archiver.stores.destination import open_store, parse_destination
+from archiver.stores.destination import FileDestination, open_store, parse_destination
 
 Severity = Literal["ok", "warning", "error"]
 _SKEW_LIMIT = 60
 """Seconds that this host's clock may differ from the store's: S3 refuses requests at 15 minutes."""
+_LOW_SPACE = 0.1
+"""The share of a destination's file system below which its free space is worth a warning."""
 _FULL = 0.85
 """The share of a map or a disk from which on a pinned snapshot is a danger to the server's writes."""
 
@@ -40,9 +43,12 @@ class Finding:
 def examine(config: Config) -> Iterator[Finding]:
     """Everything that a backup of each source needs, and what a restore will need."""
     yield from _signing(config)
+    yield from _state(config)
     destination = parse_destination(config.destination, config.destination_options)
     with closing(open_store(destination)) as store:
         reachable = True
+        if isinstance(destination, FileDestination):
+            yield from _directory(destination.root)
         for finding in _destination(store):
             reachable = reachable and finding.severity != "error"
             yield finding
@@ -80,6 +86,32 @@ def _signing(config: Config) -> Iterator[Finding]:
         yield Finding("ok", subject, f"signs as {key.key_id}")
 
 
+def _state(config: Config) -> Iterator[Finding]:
+    directory = _nearest(config.state_directory)
+    if not os.access(directory, os.W_OK | os.X_OK):
+        yield Finding(
+            "error", f"state directory {config.state_directory}", f"{directory} cannot be written to by this user",
+            "Set state_directory in archiver.toml to a directory that this user may write.",
+        )  # fmt: skip
+
+
+def _directory(root: Path) -> Iterator[Finding]:
+    """A destination on this host: whether it can be written to, and how full it is."""
+    subject, directory = f"destination {root}", _nearest(root)
+    status = os.statvfs(directory)
+    if status.f_flag & os.ST_RDONLY or not os.access(directory, os.W_OK | os.X_OK):
+        yield Finding("error", subject, "cannot be written to by this user", "Mount it read-write, or mend its mode.")
+    free = status.f_bavail * status.f_frsize
+    if free < _LOW_SPACE * status.f_blocks * status.f_frsize:
+        yield Finding("warning", subject, f"only {free / 2**20:,.0f} MiB are free", "Free space: backups need room.")
+
+
+def _nearest(path: Path) -> Path:
+    while not path.exists():
+        path = path.parent
+    return path
+
+
 def _destination(store: Store) -> Iterator[Finding]:
     subject = f"destination {store.url}"
     try:
@@ -90,7 +122,7 @@ def _destination(store: Store) -> Iterator[Finding]:
         return
     if abs(skew) > _SKEW_LIMIT:
         yield Finding("warning", subject, f"this host's clock differs by {skew:.0f} s", "Let NTP set the clock.")
-    yield Finding("ok", subject, "reachable, and may be listed")
+    yield Finding("ok", subject, "reachable, and may be listed; each backup proves first that it may create keys")
 
 
 def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:
@@ -121,6 +153,8 @@ def _source(config: SourceConfig) -> Iterator[Finding]:
     if source.media is not None:
         subject = f"media of {config.name}"
         if os.path.isdir(source.media) and os.access(source.media, os.R_OK | os.X_OK):
+            if not os.listdir(source.media):
+                yield Finding("warning", subject, f"{source.media} is empty", "Check that its volume is mounted.")
             yield Finding("ok", subject, str(source.media))
         else:
             yield Finding(

@@ -1,22 +1,24 @@
 """``archiver init``: a vault, a signing key, a recovery card and a commented configuration."""
 
+import os
 from collections.abc import Mapping
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from archiver.catalog.names import check_name, vault_key
+from archiver.catalog.names import check_name, vault_key, vault_prefix
 from archiver.config import Config, load_config, parse_config
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.identities import read_secret_file, write_secret_file
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Identity, X25519Recipient, vault_id
 from archiver.crypto.vault import create_vault, seal_vault
-from archiver.errors import AlreadyExistsError, ConfigError
+from archiver.errors import AlreadyExistsError, ConfigError, NotFoundError
 from archiver.filesystem import sync_directory
 from archiver.operations.config_text import render_new, render_source
-from archiver.stores.destination import open_store, parse_destination
+from archiver.stores.base import Store
+from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +54,10 @@ def init(request: InitRequest) -> InitResult:
     check_name(request.operator, "operator")
     for name in request.environments or ():
         check_name(name, "environment")
-    destination = parse_destination(request.destination)
+    destination = with_surroundings(parse_destination(request.destination), os.environ)
     existing = load_config(request.config) if request.config.exists() else None
     if existing is not None:
-        _check_fits(existing, request)
+        _check_fits(existing, request.source, destination)
     signing_path = (existing and existing.signing_key) or request.config.absolute().parent / "archiver-signing.key"
     made: list[Path] = []
     try:
@@ -75,6 +77,7 @@ def init(request: InitRequest) -> InitResult:
         made.append(request.card)
         key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator)
         with closing(open_store(destination)) as store:
+            _refuse_existing(store, request.source)
             store.create(key, [seal_vault(vault, recipient)])
         _write_config(request.config, text)
     except BaseException:
@@ -94,16 +97,29 @@ def _operator(request: InitRequest) -> tuple[X25519Identity | None, X25519Recipi
     return identity, identity.recipient
 
 
-def _check_fits(existing: Config, request: InitRequest) -> None:
-    if request.source in existing.sources:
+def _refuse_existing(store: Store, source: str) -> None:
+    """A second vault and a second signing key for one source would make each host distrust the other's backups."""
+    try:
+        if next(store.list(vault_prefix(source)), None) is None:
+            return
+    except NotFoundError:
+        return
+    raise AlreadyExistsError(
+        f"{store.url} holds a vault of source {source!r} already",
+        hint="Choose another --source; or, on a rebuilt host, bring back archiver.toml and its signing key instead.",
+    )
+
+
+def _check_fits(existing: Config, source: str, destination: Destination) -> None:
+    if source in existing.sources:
         raise AlreadyExistsError(
-            f"{request.config} has a source {request.source!r} already",
+            f"{existing.path} has a source {source!r} already",
             hint="Choose another name with --source, or another file with --config.",
         )
     configured = parse_destination(existing.destination, existing.destination_options)
-    if configured != parse_destination(request.destination):
+    if configured != destination:
         raise ConfigError(
-            f"{request.config} backs up to {configured.display}, got {request.destination}",
+            f"{existing.path} backs up to {configured.display}, got {destination.display}",
             hint="Keep one configuration file per destination: name another with --config.",
         )
 
@@ -129,7 +145,7 @@ def _config_text(request: InitRequest, existing: Config | None, signing_key: Pat
     if existing is not None:
         text = request.config.read_text("utf-8").rstrip("\n") + "\n\n" + source
     else:
-        text = render_new(request.destination, signing_key, str(card.verify_key)) + "\n" + source
+        text = render_new(card.destination, signing_key, str(card.verify_key)) + "\n" + source
     parse_config(text, request.config)
     return text
 

@@ -31,9 +31,9 @@ from archiver.operations.paths import DATA_FILE, MEDIA
 from archiver.operations.restore_plan import BEFORE, STAGING, Landing, Plan, check_plan, selected_media
 from archiver.progress import Reporter
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
-from archiver.sinks.files import StagedFile, same_file
+from archiver.sinks.files import StagedFile
 from archiver.sinks.media import MediaSink
-from archiver.sinks.owners import OwnerMap, by_name, give
+from archiver.sinks.owners import by_name, give
 from archiver.sinks.swap import swap_into
 
 
@@ -47,21 +47,19 @@ class RestoreResult:
     kept: Sequence[Path]
 
 
-def restore(
-    archive: Archive, plan: Plan, reporter: Reporter, *, force: bool = False, owners: OwnerMap = by_name
-) -> RestoreResult:
+def restore(archive: Archive, plan: Plan, reporter: Reporter, *, force: bool = False) -> RestoreResult:
     """Carry out ``plan``. On any failure before the swap the target is as it was and nothing is left behind."""
     check_plan(plan, force=force)
     backup = plan.backup.manifest.backup
     with ExitStack() as resources:
         for root in plan.roots:
             resources.enter_context(_staging(root, backup))
-        _fetch(archive, plan, reporter, owners)
+        _fetch(archive, plan, reporter)
         reporter.phase("swap")
         for record in plan.environments:
             refuse_live(plan.layout.landing(record.name).final)
-        with _explained(plan):
-            return _swap(plan, owners)
+        with _explained(plan, reporter):
+            return _swap(plan)
 
 
 @contextmanager
@@ -121,9 +119,9 @@ def _remove(staging: Path) -> None:
         shutil.rmtree(staging)
 
 
-def _fetch(archive: Archive, plan: Plan, reporter: Reporter, owners: OwnerMap) -> None:
+def _fetch(archive: Archive, plan: Plan, reporter: Reporter) -> None:
     """Put every selected file together in the staging directories, each proven by its hash."""
-    total = plan.environment_bytes + plan.file_bytes - plan.unchanged_bytes
+    total = plan.environment_bytes + plan.fetch_bytes
     backup = plan.backup
     identifier = backup.manifest.backup
     reporter.phase("restore", total)
@@ -133,9 +131,9 @@ def _fetch(archive: Archive, plan: Plan, reporter: Reporter, owners: OwnerMap) -
     assembly.flush()
     if plan.has_media:
         landing = plan.layout.landing(MEDIA)
-        with MediaSink(landing.staging(identifier), owners) as sink:
+        with MediaSink(landing.staging(identifier), plan.owners) as sink:
             for media in selected_media(archive, plan):
-                _stage(media, sink, assembly, landing.final)
+                _stage(media, sink, assembly, plan)
             assembly.flush()
             sink.finish()
 
@@ -154,10 +152,10 @@ def _open_file(sink: MediaSink, record: FileRecord) -> Iterator[tuple[StagedFile
         yield file, partial(file.finish, record.blake3)
 
 
-def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, existing: Path) -> None:
+def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, plan: Plan) -> None:
     match record:
         case FileRecord():
-            if not (same_file(existing, record) and sink.adopt(record, existing)):
+            if not plan.is_unchanged(record):
                 assembly.add(record.extents, partial(_open_file, sink, record))
         case DirectoryRecord():
             sink.directory(record)
@@ -168,20 +166,24 @@ def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, existing: P
 
 
 @contextmanager
-def _explained(plan: Plan) -> Iterator[None]:
+def _explained(plan: Plan, reporter: Reporter) -> Iterator[None]:
     """A failure of the swap may leave a part of it done: say so, and that nothing is lost."""
     try:
         yield
-    except ArchiverError as error:
+    except BaseException as error:
         kept = ", ".join(str(root / f"{BEFORE}{plan.backup.manifest.backup}*") for root in plan.roots)
-        error.hint = (
+        advice = (
             f"Some parts may be restored already, what they replaced is kept in {kept}: mend the cause, then run the "
-            f"same restore again with --force.{' ' + error.hint if error.hint else ''}"
+            f"same restore again with --force."
         )
+        if isinstance(error, ArchiverError):
+            error.hint = f"{advice} {error.hint or ''}".rstrip()
+        else:
+            reporter.warn(f"the swap was interrupted. {advice}")
         raise
 
 
-def _swap(plan: Plan, owners: OwnerMap) -> RestoreResult:
+def _swap(plan: Plan) -> RestoreResult:
     """Everything is proven: move it into place. Environments first, because nothing may open them half-way."""
     backup = plan.backup.manifest.backup
     kept = {root: _before(root, backup) for root in plan.roots}
@@ -189,8 +191,12 @@ def _swap(plan: Plan, owners: OwnerMap) -> RestoreResult:
     for record in plan.environments:
         landing = plan.layout.landing(record.name)
         for directory in _make_directory(landing.final):
-            give(directory, record, owners)
-        swap_environment(landing.staging(backup) / DATA_FILE, landing.final, kept[landing.root] / landing.item)
+            give(directory, record, plan.owners)
+        staged = landing.staging(backup) / DATA_FILE
+        give(staged, record, plan.owners)
+        before = kept[landing.root] / landing.item
+        # The server's own file knows best whose it is, unless the operator says otherwise.
+        swap_environment(staged, landing.final, before, keep_owner=plan.owners is by_name)
         environments.append((record, landing.final))
     media = None
     if plan.has_media:
@@ -199,7 +205,7 @@ def _swap(plan: Plan, owners: OwnerMap) -> RestoreResult:
         _make_directory(media)
         keep = partial(plan.layout.is_environment, media)
         before = kept[landing.root] / landing.item
-        swap_into(landing.staging(backup), media, before, remove_extra=plan.whole, keep=keep)
+        swap_into(landing.staging(backup), media, before, keep=keep)
     return RestoreResult(environments, media, plan.files, [path for path in kept.values() if _holds_files(path)])
 
 

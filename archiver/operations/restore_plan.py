@@ -8,6 +8,7 @@ from pathlib import Path
 from archiver.catalog.records import (
     EnvironmentRecord,
     FileRecord,
+    HardLinkRecord,
     HeaderRecord,
     MediaRecord,
     WarningRecord,
@@ -18,7 +19,8 @@ from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
 from archiver.operations.selection import StandIns, find_stand_ins, select
 from archiver.operations.sources import Source
 from archiver.sinks.environment import refuse_live
-from archiver.sinks.files import same_file
+from archiver.sinks.files import is_unchanged
+from archiver.sinks.owners import OwnerMap, by_name
 
 STAGING = ".archiver-restore-"
 BEFORE = ".archiver-before-"
@@ -85,17 +87,24 @@ class Plan:
 
     backup: Backup
     selected: Callable[[str], bool]
-    whole: bool
-    """Everything is restored, so that what the target has and the backup has not is set aside."""
     layout: Layout
+    owners: OwnerMap = by_name
     environments: list[EnvironmentRecord] = field(default_factory=list)
     has_media: bool = False
     stand_ins: StandIns = field(default_factory=dict)
     files: int = 0
     file_bytes: int = 0
+    fetch_bytes: int = 0
+    """Of the files that are not in place already; without holes."""
     unchanged: int = 0
-    """Files that are in place already with the right size and hash."""
-    unchanged_bytes: int = 0
+    """Files that are in place already, and are left alone."""
+    linked: set[bytes] = field(default_factory=set)
+    """Paths of files that have hard links: these are always fetched, because a link needs its file beside it."""
+
+    def is_unchanged(self, record: FileRecord) -> bool:
+        """Whether ``record`` is in place already, to the last attribute, so that it is left alone."""
+        place = self.layout.landing(MEDIA).final
+        return record.path_bytes not in self.linked and is_unchanged(place, record, self.owners)
 
     @property
     def environment_bytes(self) -> int:
@@ -123,9 +132,11 @@ def _media(archive: Archive, backup: Backup) -> Iterator[MediaRecord]:
             yield record
 
 
-def plan_restore(archive: Archive, backup: Backup, layout: Layout, only: Sequence[str] = ()) -> Plan:
+def plan_restore(
+    archive: Archive, backup: Backup, layout: Layout, only: Sequence[str] = (), owners: OwnerMap = by_name
+) -> Plan:
     """Read all of contents and decide; raises ``NotFoundError`` when ``only`` selects nothing."""
-    plan = Plan(backup, selector(only), not only, layout)
+    plan = Plan(backup, selector(only), layout, owners)
     names = set()
     for record in archive.contents(backup):
         if isinstance(record, EnvironmentRecord):
@@ -138,12 +149,16 @@ def plan_restore(archive: Archive, backup: Backup, layout: Layout, only: Sequenc
         plan.stand_ins = find_stand_ins(_media(archive, backup), plan.selected)
     for media in selected_media(archive, plan):
         plan.has_media = True
+        if isinstance(media, HardLinkRecord):
+            plan.linked.add(media.target_bytes)
+    for media in selected_media(archive, plan):
         if isinstance(media, FileRecord):
             plan.files += 1
             plan.file_bytes += media.size
-            if same_file(layout.landing(MEDIA).final, media):
+            if plan.is_unchanged(media):
                 plan.unchanged += 1
-                plan.unchanged_bytes += media.size
+            else:
+                plan.fetch_bytes += sum(extent.length for extent in media.extents)
     if not plan.environments and not plan.has_media:
         wanted = " or ".join(repr(pattern) for pattern in only) or "anything"
         raise NotFoundError(
@@ -155,6 +170,8 @@ def plan_restore(archive: Archive, backup: Backup, layout: Layout, only: Sequenc
 
 def check_plan(plan: Plan, *, force: bool) -> None:
     """Raise what stands in the way: a live process, files that would be replaced, too little room."""
+    for root in plan.roots:
+        _existing(root)
     for record in plan.environments:
         refuse_live(plan.layout.landing(record.name).final)
         limit = plan.layout.max_sizes.get(record.name)
@@ -206,19 +223,23 @@ def _check_room(plan: Plan) -> None:
         device = place.stat().st_dev
         places[device] = place
         sizes = {record.name: record.size for record in plan.environments}
-        size = sizes.get(landing.item, plan.file_bytes - plan.unchanged_bytes)
+        size = sizes.get(landing.item, plan.fetch_bytes)
         needed[device] = needed.get(device, _RESERVE) + size
     for device, size in needed.items():
         status = os.statvfs(places[device])
         free = status.f_bavail * status.f_frsize
         if free < size:
             raise TargetError(
-                f"too little room on the file system of {places[device]}: {size} bytes needed, {free} free",
+                f"too little room on the file system of {places[device]}: {size / 2**20:.1f} MiB needed, "
+                f"{free / 2**20:.1f} MiB free",
                 hint="Free space, or restore to another file system with --to.",
             )
 
 
 def _existing(path: Path) -> Path:
-    while not path.exists():
+    """The nearest directory above ``path``, or ``path`` itself, that is there."""
+    while not os.path.lexists(path):
         path = path.parent
+    if not path.is_dir():
+        raise TargetError(f"{path} is not a directory", hint="Give another directory with --to.")
     return path

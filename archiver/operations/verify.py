@@ -36,8 +36,9 @@ class Verified:
     level: Level
     objects: int
     stored_bytes: int
-    environments: int = 0
-    files: int = 0
+    environments: int | None = None
+    """None where they were not looked into."""
+    files: int | None = None
 
 
 def verify(

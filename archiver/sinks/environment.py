@@ -9,12 +9,15 @@ from typing import Self
 from archiver.buffers import Buffer
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, decode_text
 from archiver.environment.databases import Database
-from archiver.environment.locks import LOCK_FILE, inspect_lock
+from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock
 from archiver.environment.meta import DATA_FILE, read_meta
 from archiver.environment.verification import check_databases, verify_structure
 from archiver.errors import BusyError, IntegrityError, TargetError
 from archiver.filesystem import sync_directory
 from archiver.sinks.files import StagedFile
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
+"""What ``link`` answers on a file system without hard links."""
 
 
 class EnvironmentSink:
@@ -67,28 +70,27 @@ class EnvironmentSink:
 
 def refuse_live(directory: Path) -> None:
     """Raise ``BusyError`` when a live process has an environment in ``directory`` open, whatever its lock format."""
-    state = inspect_lock(directory)
-    if state.live:
-        raise BusyError(
-            f"{state.holder_text} has the environment in {directory} open",
-            hint="Stop it, or restore into another directory.",
-        )
+    _refuse(inspect_lock(directory), directory)
 
 
-def swap_environment(staged: Path, target_dir: Path, before_dir: Path) -> None:
+def swap_environment(staged: Path, target_dir: Path, before_dir: Path, *, keep_owner: bool) -> None:
     """Put the data file ``staged`` in place as ``target_dir``'s; what was there goes to ``before_dir``.
 
     All three on one file system. The old lock.mdb goes too: the next process makes a new one. At every moment
     ``target_dir`` has either its old or its new data.mdb whole, so that neither a crash nor a server that starts
-    meanwhile meets an empty directory. The new file gets owner and mode of the one that it replaces, else the owner
-    of ``target_dir``. May be repeated after a crash, as long as ``staged`` is there. Raises ``BusyError`` as of
-    ``refuse_live``.
+    meanwhile meets an empty directory. With ``keep_owner``, the new file gets owner and mode of the one that it
+    replaces; without it, or where there is none, it keeps its own. May be repeated after a crash, as long as
+    ``staged`` is there. Raises ``BusyError`` as of ``refuse_live``, and also when the swap is done, but a process
+    opened the environment meanwhile.
     """
     data, lock = target_dir / DATA_FILE, target_dir / LOCK_FILE
     refuse_live(target_dir)
+    # Whoever holds a lock file that an earlier attempt could not put back has the old environment open.
+    _refuse(inspect_lock(before_dir), target_dir)
     try:
         before_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _adopt_owner(staged, data if data.exists() else target_dir)
+        if keep_owner and data.exists():
+            _adopt_owner(staged, data)
         if lock.exists():
             _move_lock(lock, before_dir / LOCK_FILE)
             refuse_live(target_dir)
@@ -99,14 +101,44 @@ def swap_environment(staged: Path, target_dir: Path, before_dir: Path) -> None:
             sync_directory(directory)
     except OSError as error:
         raise TargetError(f"cannot put {data} in place: {str(error.strerror).lower()}") from error
+    try:
+        refuse_live(target_dir)
+    except BusyError as error:
+        raise BusyError(
+            f"a process opened {target_dir} during the swap: its writes went to the old file",
+            hint=f"Stop it, look in {before_dir} for what it wrote, and run the restore again with --force.",
+        ) from error
+
+
+def _refuse(state: LockState, directory: Path) -> None:
+    if state.live:
+        raise BusyError(
+            f"{state.holder_text} has the environment in {directory} open",
+            hint="Stop it, or restore into another directory.",
+        )
 
 
 def _move_lock(lock: Path, kept: Path) -> None:
     """A process that opened the environment just before has its locks on the moved file: then put it back."""
     lock.rename(kept)
-    if inspect_lock(kept.parent).live:
+    state = inspect_lock(kept.parent)
+    if state.live:
+        _put_back(kept, lock)
+        _refuse(state, lock.parent)
+
+
+def _put_back(kept: Path, lock: Path) -> None:
+    """Undo the move of a lock file, unless a second process has already made one of its own."""
+    try:
+        lock.hardlink_to(kept)
+    except FileExistsError:
+        return
+    except OSError as error:
+        if error.errno not in _NO_HARD_LINKS:
+            raise
         kept.rename(lock)
-        refuse_live(lock.parent)
+    else:
+        kept.unlink()
 
 
 def _keep(data: Path, kept: Path) -> None:
@@ -117,18 +149,17 @@ def _keep(data: Path, kept: Path) -> None:
         if not kept.samefile(data):
             raise
     except OSError as error:
-        if error.errno not in (errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK):
+        if error.errno not in _NO_HARD_LINKS:
             raise
-        # A file system without hard links: a gap of one rename is the best there is.
+        # A gap of one rename is the best there is.
         data.rename(kept)
 
 
-def _adopt_owner(staged: Path, model: Path) -> None:
-    status = model.stat()
+def _adopt_owner(staged: Path, old: Path) -> None:
+    status = old.stat()
     if os.geteuid() == 0:
         os.chown(staged, status.st_uid, status.st_gid)
-    if model.is_file():
-        staged.chmod(status.st_mode & 0o777)
+    staged.chmod(status.st_mode & 0o777)
 
 
 def _expected(record: DatabaseRecord) -> Database:

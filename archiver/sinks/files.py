@@ -2,6 +2,7 @@
 
 import errno
 import os
+import stat
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,7 @@ from archiver.buffers import Buffer
 from archiver.catalog.records import FileRecord
 from archiver.errors import FormatError, IntegrityError, TargetError
 from archiver.filesystem import NOT_FOLLOWED, Beneath, data_regions, hash_zeros, read_region
+from archiver.sinks.owners import OwnerMap, is_dressed
 
 _ZEROS = bytearray(64 * 1024)
 
@@ -82,19 +84,25 @@ class StagedFile:
             os.fsync(self._descriptor)
 
 
-def same_file(root: Path, record: FileRecord) -> bool:
-    """Whether the file that ``record`` names below ``root`` is there with the recorded size and BLAKE3.
+def is_unchanged(root: Path, record: FileRecord, owners: OwnerMap) -> bool:
+    """Whether the file that ``record`` names below ``root`` is what restoring it would make, and has no other name.
 
-    A question, not a proof: it decides what need not be fetched again. No symbolic link below ``root`` is followed.
-    A file that is missing or cannot be read is not the same.
+    A question, not a proof: it decides what a restore leaves alone. Content, mode, time and owner count. No symbolic
+    link below ``root`` is followed. A file that is missing or cannot be read is not the same.
     """
     try:
-        with Beneath(root) as tree:
-            with tree.parent(record.path_bytes) as (directory, name):
-                descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | NOT_FOLLOWED, dir_fd=directory)
-            with os.fdopen(descriptor, "rb", buffering=0) as file:
-                size = os.fstat(file.fileno()).st_size
-                return size == record.size and _hash(file.fileno(), size) == record.blake3
+        with Beneath(root) as tree, tree.parent(record.path_bytes) as (directory, name):
+            descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | NOT_FOLLOWED, dir_fd=directory)
+        try:
+            status = os.fstat(descriptor)
+            return (
+                stat.S_ISREG(status.st_mode)
+                and (status.st_nlink, status.st_size) == (1, record.size)
+                and is_dressed(status, record, owners)
+                and _hash(descriptor, record.size) == record.blake3
+            )
+        finally:
+            os.close(descriptor)
     except OSError:
         return False
 

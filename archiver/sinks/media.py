@@ -7,10 +7,10 @@ from types import TracebackType
 from typing import Self
 
 from archiver.catalog.records import DirectoryRecord, FileRecord, HardLinkRecord, SymlinkRecord
-from archiver.errors import FormatError, IntegrityError, TargetError
+from archiver.errors import IntegrityError, TargetError
 from archiver.filesystem import ROOT, Beneath, printable
 from archiver.sinks.files import StagedFile, conflict, translated
-from archiver.sinks.owners import OwnerMap, by_name, dress, is_dressed
+from archiver.sinks.owners import OwnerMap, by_name, dress
 
 
 class MediaSink:
@@ -69,30 +69,8 @@ class MediaSink:
                     dress=lambda descriptor: dress(descriptor, record, self._owners),
                 )
 
-    def adopt(self, record: FileRecord, root: Path) -> bool:
-        """Take the file that ``root`` has at the record's path, whose content has been proven equal, by a hard link.
-
-        False, and nothing done, where it has other names, another mode, owner or time: the file in place must not
-        change before the swap.
-        """
-        path = record.path_bytes
-        try:
-            with Beneath(root) as existing, existing.parent(path) as (source, name):
-                status = os.stat(name, dir_fd=source, follow_symlinks=False)
-                if status.st_nlink != 1 or not is_dressed(status, record, self._owners):
-                    return False
-                self._make(_parent(path))
-                with self._tree.parent(path) as (directory, _):
-                    os.link(name, name, src_dir_fd=source, dst_dir_fd=directory, follow_symlinks=False)
-        except OSError:
-            return False
-        return True
-
     def symlink(self, record: SymlinkRecord) -> None:
         """Note a symbolic link, to be made by ``finish``."""
-        target = record.target_bytes
-        if not target or b"\0" in target:
-            raise FormatError(f"{printable(record.path_bytes)}: a symbolic link to nothing: {target!r}")
         self._symlinks.append(record)
 
     def hardlink(self, record: HardLinkRecord) -> None:

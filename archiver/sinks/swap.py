@@ -26,35 +26,29 @@ def keep_nothing(_: bytes) -> bool:
     return False
 
 
-def swap_into(staging: Path, target: Path, before: Path, *, remove_extra: bool, keep: Keep = keep_nothing) -> None:
+def swap_into(staging: Path, target: Path, before: Path, *, keep: Keep = keep_nothing) -> None:
     """Move the tree in ``staging`` into ``target``, entry by entry; what it replaces goes to ``before``.
 
     All three are directories of one file system, ``before`` made when it is missing; what moves keeps its relative
     path. ``staging`` and ``before`` may lie inside ``target``, which itself is never renamed: it may be a mount point.
-    A directory that both have is merged and gets the staged one's mode, owner and time. With ``remove_extra``, what
-    ``staging`` does not have goes to ``before`` too. Nothing is deleted, and no symbolic link in ``target`` is
-    followed: one where the backup has a directory is moved like anything else. Untouched, with the directories that
-    lead to them: what ``keep`` names, and by name ``lock.mdb``, ``ucotron-writer.lock``, ``.archiver-restore-*`` and
-    ``.archiver-before-*``.
+    A directory that both have is merged and gets the staged one's mode, owner and time; what ``staging`` does not
+    have stays as it is. Nothing is deleted, and no symbolic link in ``target`` is followed: one where the backup has
+    a directory is moved like anything else. Never replaced: what ``keep`` names, regular files called ``lock.mdb`` or
+    ``ucotron-writer.lock``, and ``.archiver-restore-*`` and ``.archiver-before-*``.
 
     Interrupted at any moment and repeated with the same arguments, it ends in the same state, except that after a
-    kill or power loss a merged directory may have the time of the swap and be writable. ``<staging>.cleared`` beside
-    ``staging`` marks that extras have been moved: from then on, what ``staging`` lacks has reached its place.
-    ``staging`` is gone at the end, so the swap counts as done when it is missing. Raises ``TargetError``; where a
-    kept file or a mount point is in the way, before anything is moved.
+    kill or power loss a merged directory may have the time of the swap and be writable. ``staging`` is gone at the
+    end, so the swap counts as done when it is missing. Raises ``TargetError``; where what must stay or a mount point
+    is in the way, before anything is moved.
     """
     if not staging.exists():
         return
-    cleared = staging.with_name(staging.name + ".cleared")
     try:
         before.mkdir(mode=0o700, parents=True, exist_ok=True)
         with ExitStack() as stack:
             staged, placed, kept = (stack.enter_context(Beneath(path)) for path in (staging, target, before))
             swap = _Swap(staged, placed, kept, keep)
             swap.check()
-            if remove_extra and not cleared.exists():
-                swap.set_extras_aside()
-                cleared.touch(mode=0o600)
             swap.place()
         staging.rmdir()
     except OSError as error:
@@ -83,7 +77,7 @@ class _Swap:
                 if os.fstat(descriptor).st_dev != device:
                     raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
             for path in self._list(self._staging, directory):
-                if self._is_kept(path):
+                if self._is_kept(path, self._staging, self._target):
                     raise TargetError(f"{printable(path)}: is in the backup, but must stay as it is in the target")
                 if _has_directory(self._target, path):
                     if _has_directory(self._staging, path):
@@ -92,23 +86,6 @@ class _Swap:
                         raise TargetError(
                             f"{printable(path)}: a directory with files that must stay, where the backup has a file"
                         )
-
-    def set_extras_aside(self) -> None:
-        """Move to ``before`` whatever the target has and the staged tree has not."""
-        pending = [ROOT]
-        while pending:
-            directory = pending.pop()
-            for path in self._list(self._target, directory):
-                if self._is_kept(path):
-                    continue
-                if not _exists(self._staging, path):
-                    if _has_directory(self._target, path) and self._holds_kept(path):
-                        pending.append(path)
-                    else:
-                        self._set_aside(path)
-                elif _has_directory(self._staging, path) and _has_directory(self._target, path):
-                    pending.append(path)
-            self._sync(directory)
 
     def place(self) -> None:
         """Move every staged entry to its place, directories that the target has as well by merging them."""
@@ -190,16 +167,19 @@ class _Swap:
             with suppress(FileNotFoundError), tree.directory(directory) as descriptor:
                 os.fsync(descriptor)
 
-    def _is_kept(self, path: bytes) -> bool:
+    def _is_kept(self, path: bytes, *trees: Beneath) -> bool:
+        """Whether ``path`` must stay as it is, judged by what it is in any of ``trees``."""
         name = path.rpartition(b"/")[2]
-        return name in _KEPT_NAMES or name.startswith(_KEPT_PREFIXES) or self._keep(path)
+        if name.startswith(_KEPT_PREFIXES) or self._keep(path):
+            return True
+        return name in _KEPT_NAMES and any(_has_file(tree, path) for tree in trees)
 
     def _holds_kept(self, path: bytes) -> bool:
         """Whether anything at or below ``path`` in the target must stay."""
         pending = [path]
         while pending:
             path = pending.pop()
-            if self._is_kept(path):
+            if self._is_kept(path, self._target):
                 return True
             if _has_directory(self._target, path):
                 pending.extend(self._list(self._target, path))
@@ -221,6 +201,12 @@ def _has_directory(tree: Beneath, path: bytes) -> bool:
     """Whether ``path`` is a directory itself: a symbolic link to one is none."""
     status = _look(tree, path)
     return status is not None and stat.S_ISDIR(status.st_mode)
+
+
+def _has_file(tree: Beneath, path: bytes) -> bool:
+    """Whether ``path`` is a regular file itself: a symbolic link to one is none."""
+    status = _look(tree, path)
+    return status is not None and stat.S_ISREG(status.st_mode)
 
 
 def _look(tree: Beneath, path: bytes) -> os.stat_result | None:

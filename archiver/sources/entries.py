@@ -24,6 +24,11 @@ CHANGED = "changed while it was read"
 """The reason of the warning for a file that is stored as it was last read, but may be a mixture of two states."""
 
 
+EARLIEST, LATEST = -(2**63), 2**63 - 1
+"""Nanoseconds: the years 1677 to 2262. File systems know times beyond; what they say is then moved to this limit."""
+OUT_OF_TIME = "has a time beyond the years 1677 to 2262, which is not kept"
+
+
 @dataclass(frozen=True, slots=True)
 class Attributes:
     """What is restored of an inode beside its content: permission bits, time in nanoseconds, owner, group."""
@@ -35,7 +40,8 @@ class Attributes:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        return cls(stat.S_IMODE(status.st_mode), status.st_mtime_ns, status.st_uid, status.st_gid)
+        time = min(max(status.st_mtime_ns, EARLIEST), LATEST)
+        return cls(stat.S_IMODE(status.st_mode), time, status.st_uid, status.st_gid)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +104,7 @@ class Skipped:
     reason: str
 
     def record(self) -> WarningRecord:
-        return warning_record(self.path, self.reason)
+        return warning_record(self.path, f"left out: {self.reason}")
 
 
 Entry = DirectoryEntry | FileEntry | SymlinkEntry

@@ -2,7 +2,7 @@
 
 import stat
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -123,5 +123,9 @@ def environment_record(snapshot: Snapshot, size: int, blake3: str, extents: list
 
 
 def data_files(specs: Sequence[EnvironmentSpec]) -> frozenset[Identity]:
-    """Which files the environments' ``data.mdb`` are: the media walk must never open them."""
-    return frozenset(identity((spec.directory / DATA_FILE).stat()) for spec in specs)
+    """Which files the environments' ``data.mdb`` are: never opened by the media walk; ``pin`` reports missing ones."""
+    found = set()
+    for spec in specs:
+        with suppress(FileNotFoundError, NotADirectoryError):
+            found.add(identity((spec.directory / DATA_FILE).stat()))
+    return frozenset(found)

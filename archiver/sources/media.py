@@ -43,8 +43,9 @@ class MediaTree:
     """A media directory that is being backed up.
 
     Left out without a word: what matches ``exclude``; files and directories whose (st_dev, st_ino) is in ``skip``,
-    which are never opened, because closing a descriptor of a ``lock.mdb`` would drop our own locks on it; and by name
-    ``lock.mdb``, ``ucotron-writer.lock`` and what a restore leaves, ``.archiver-restore-*`` and ``.archiver-before-*``.
+    which are never opened, because closing a descriptor of a ``lock.mdb`` would drop our own locks on it; regular files
+    called ``lock.mdb`` or ``ucotron-writer.lock``; and what a restore leaves, ``.archiver-restore-*`` and
+    ``.archiver-before-*``.
     Left out as ``Skipped``: sockets, pipes and devices, what cannot be read or vanishes, paths over 4,096 bytes, and
     a ``data.mdb`` that holds an LMDB environment, of which a raw copy could be torn. Symbolic links are recorded,
     never followed. Mount points below the directory are crossed: a volume mounted there belongs to the tree.
@@ -150,7 +151,9 @@ class MediaTree:
         return FileEntry.of(path, status)
 
     def _is_left_out(self, path: bytes, name: bytes, status: os.stat_result) -> bool:
-        if name in _LEFT_OUT_NAMES or name.startswith(_LEFT_OUT_PREFIXES) or identity(status) in self._skip:
+        if name.startswith(_LEFT_OUT_PREFIXES) or identity(status) in self._skip:
+            return True
+        if name in _LEFT_OUT_NAMES and stat.S_ISREG(status.st_mode):
             return True
         return any(
             fnmatchcase((path if "/" in pattern else name).decode("utf-8", "surrogateescape"), pattern)

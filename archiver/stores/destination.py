@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
@@ -82,6 +82,17 @@ def parse_destination(url: str, options: Mapping[str, object] = MappingProxyType
     if parts.scheme == "s3":
         return _s3_destination(parts, options)
     raise ConfigError(f"unknown scheme {parts.scheme!r} of a destination: expected file or s3", hint=_FORMS)
+
+
+def with_surroundings(destination: Destination, environ: Mapping[str, str]) -> Destination:
+    """The same place with the endpoint and region that the variables ``environ`` give the AWS tools, so that its URL
+    names it on another machine as well."""
+    if not isinstance(destination, S3Destination):
+        return destination
+    options = destination.options
+    endpoint = options.endpoint or environ.get("AWS_ENDPOINT_URL_S3") or environ.get("AWS_ENDPOINT_URL")
+    region = options.region or environ.get("AWS_REGION") or environ.get("AWS_DEFAULT_REGION")
+    return replace(destination, options=replace(options, endpoint=endpoint, region=region))
 
 
 def open_store(destination: Destination, journal_path: Path | None = None) -> Store:

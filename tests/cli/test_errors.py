@@ -80,7 +80,7 @@ def test_unknown_source_class_and_backup(scene: Scene) -> None:
     check(backup(scene, "--class", "hourly"), 2, "has no class 'hourly'", "daily")
     check(backup(scene, "--class", "vault"), 2, "'vault' cannot be the name of a class")
     check(archiver("show", "20200101", *scene.identity), 5, "has no backup '20200101' of source 'prod'")
-    check(archiver("restore", "--to", "out", *scene.identity), 5, "has no backup 'latest'")
+    check(archiver("restore", "--to", "out", *scene.identity), 5, "has no backup of source 'prod'")
     check(archiver("restore", "--at", "yesterday", "--to", "out", *scene.identity), 2, "not a time: 'yesterday'")
 
 
@@ -89,7 +89,7 @@ def test_a_missing_or_foreign_signing_key(scene: Scene) -> None:
     key.write_text("no key\n")
     check(backup(scene), 2, str(scene.config), "minisign secret key")
     key.unlink()
-    check(backup(scene), 2, f"cannot read {key}")
+    check(backup(scene), 2, f"signing.key: cannot read {key}")
 
 
 def test_a_vault_that_nobody_could_open(scene: Scene) -> None:
@@ -175,8 +175,8 @@ def test_a_missing_object(scene: Scene) -> None:
 def test_targets_that_cannot_be_written(scene: Scene, tmp_path: Path) -> None:
     scene.backup()
     (tmp_path / "file").write_text("a file")
-    check(archiver("restore", *scene.identity, "--to", str(tmp_path / "file")), 1, "file")
-    check(archiver("restore", *scene.identity, "--to", str(tmp_path / "file/below")), 1, "file/below")
+    check(archiver("restore", *scene.identity, "--to", str(tmp_path / "file")), 1, "file is not a directory")
+    check(archiver("restore", *scene.identity, "--to", str(tmp_path / "file/below")), 1, "file is not a directory")
     closed = tmp_path / "closed"
     closed.mkdir(0o500)
     done = finish(spawn("restore", *scene.identity, "--to", str(closed / "out"), prefix=OBEYING_MODES))
@@ -187,7 +187,9 @@ def test_targets_that_cannot_be_written(scene: Scene, tmp_path: Path) -> None:
 def test_where_to_must_be_said(scene: Scene) -> None:
     check(archiver("restore", *scene.identity), 2, "--to DIR", "--in-place")
     check(archiver("restore", *scene.identity, "--to", "a", "--in-place"), 2, "--to DIR")
-    check(archiver("restore", *scene.identity, "--in-place"), 2, "--in-place needs the configuration")
+    check(archiver("restore", *scene.identity, "--in-place"), 2, "no configuration at archiver.toml")
+    check(archiver("restore", *scene.identity, "--to", ""), 2, "expected a path, got an empty text")
+    check(archiver("restore", "20261122", "--at", "2026-11-22", *scene.identity, "--to", "a"), 2, "both a backup")
     check(archiver("restore", *scene.identity, "--to", "a", "--owner", "no-such-user"), 2, "no-such-user")
 
 

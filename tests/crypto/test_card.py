@@ -39,6 +39,8 @@ def test_a_card_says_everything() -> None:
     assert parse_card(text, "card.txt") == VALUES
     assert [repr(identity) for identity in parse_identities(text, "card.txt")] == [repr(OPERATOR)]
     assert "archiver restore latest --identity THIS-FILE --to DIR" in text
+    assert "#   pip install .\n" in text
+    assert "Keep a copy of archiver's source or wheel with this card" in text
     assert f"# verify-key: {CARD.verify_key}\n" in text
 
 

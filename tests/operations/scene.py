@@ -95,6 +95,8 @@ class Scene:
     def backups(self) -> list[str]:
         """The ids that ``archiver list`` shows."""
         done = archiver("list", *self.identity, "--json")
+        if done.code == 5:
+            return []
         assert done.code == 0, (done.output, done.errors)
         return [backup["backup"] for backup in done.document]
 
@@ -245,12 +247,19 @@ def _sha256(path: bytes) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+NOT_IN_THE_BACKUP = (b"unknown", b"old")
+"""What tests put into a target's media directory beforehand: a restore never touches it."""
+
+
 def check_restored(scene: Scene, target: Path, *, media: Tree | None = None) -> None:
     """``target`` holds what the scene's source holds: every pair and flag, every file with its metadata."""
     for name in ENVIRONMENTS:
         assert read_content(target / name / "data.mdb") == read_content(scene.data / name / "data.mdb"), name
         assert not (target / name / "lock.mdb").exists()
-    assert tree(target / "media") == (tree(scene.media) if media is None else media)
+    found = tree(target / "media")
+    for stays in NOT_IN_THE_BACKUP:
+        found.pop(stays, None)
+    assert found == (tree(scene.media) if media is None else media)
 
 
 def restore_leftovers(*targets: Path) -> list[str]:

@@ -3,6 +3,7 @@
 import errno
 import os
 import stat
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +14,12 @@ from blake3 import blake3
 
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent
 from archiver.environment.copying import copy_stream
+from archiver.environment.locks import inspect_lock
 from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.sinks import environment as sinks
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sources.environments import EnvironmentSpec, environment_record, pin_all
-from tests.environment.live import heed_holder, make_environment, read_content, writer
+from tests.environment.live import LiveProcess, heed_holder, make_environment, read_content, writer
 
 
 @dataclass
@@ -44,6 +47,11 @@ def restore(backup: Backup, staging: Path, copy: bytes | None = None) -> Path:
         for start in reversed(range(0, len(content), 50_000)):
             sink.write_at(start, content[start : start + 50_000])
         return sink.finish()
+
+
+def refuse_link(source: object, target: object, **_: object) -> None:
+    """``os.link`` on a file system without hard links."""
+    raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
 
 
 def test_a_restored_environment_equals_the_original(backup: Backup, tmp_path: Path) -> None:
@@ -109,11 +117,11 @@ def test_a_live_process_is_refused_whatever_its_lock_format(backup: Backup, tmp_
     with writer(target) as live:
         before = sorted(os.listdir(target))
         with pytest.raises(BusyError, match=f"pid {live.pid}") as refusal:
-            swap_environment(staged, target, target / "before")
+            swap_environment(staged, target, target / "before", keep_owner=True)
         assert refusal.value.exit_code == 6
         assert sorted(os.listdir(target)) == before
     with heed_holder(target) as live, pytest.raises(BusyError, match=f"pid {live.pid}"):
-        swap_environment(staged, target, target / "before")
+        swap_environment(staged, target, target / "before", keep_owner=True)
     assert staged.exists()
 
 
@@ -123,7 +131,7 @@ def test_the_swap_keeps_what_was_there(backup: Backup, tmp_path: Path) -> None:
     (target / "data.mdb").chmod(0o600)
     if os.geteuid() == 0:
         os.chown(target / "data.mdb", 1000, 1001)
-    swap_environment(restore(backup, target / "staging"), target, target / "before")
+    swap_environment(restore(backup, target / "staging"), target, target / "before", keep_owner=True)
     assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
     assert read_content(target / "before" / "data.mdb") == old
     assert sorted(os.listdir(target / "before")) == ["data.mdb", "lock.mdb"]
@@ -133,16 +141,107 @@ def test_the_swap_keeps_what_was_there(backup: Backup, tmp_path: Path) -> None:
     assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1000, 1001)
 
 
-def test_the_swap_into_an_empty_target(backup: Backup, tmp_path: Path) -> None:
+@pytest.mark.parametrize(("existing", "keep_owner"), [(True, False), (False, True), (False, False)])
+def test_the_swap_leaves_the_owner_that_the_file_was_given(
+    backup: Backup, tmp_path: Path, existing: bool, keep_owner: bool
+) -> None:
     target = tmp_path / "target"
-    target.mkdir()
+    if existing:
+        make_environment(target, entries=10)
+        (target / "data.mdb").chmod(0o600)
+    staged = restore(backup, target / "staging")
     if os.geteuid() == 0:
         os.chown(target, 1000, 1001)
-    swap_environment(restore(backup, target / "staging"), target, target / "before")
+        os.chown(staged, 2000, 2001)
+    swap_environment(staged, target, target / "before", keep_owner=keep_owner)
     status = (target / "data.mdb").stat()
     assert stat.S_IMODE(status.st_mode) == 0o640
-    assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (1000, 1001)
-    assert os.listdir(target / "before") == []
+    assert os.geteuid() != 0 or (status.st_uid, status.st_gid) == (2000, 2001)
+    assert sorted(os.listdir(target / "before")) == (["data.mdb", "lock.mdb"] if existing else [])
+
+
+class TestRaces:
+    """Processes that open the target while the swap is under way: real ones, started at a chosen call."""
+
+    @pytest.fixture
+    def target(self, tmp_path: Path) -> Path:
+        return make_environment(tmp_path / "target", entries=10)
+
+    def test_one_that_opens_the_old_file_is_told_with_where_its_writes_are(
+        self, backup: Backup, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staged = restore(backup, target / "staging")
+        keep = sinks._keep
+        with ExitStack() as stack:
+
+            def open_late(data: Path, kept: Path) -> None:
+                stack.enter_context(writer(target))
+                keep(data, kept)
+
+            monkeypatch.setattr(sinks, "_keep", open_late)
+            with pytest.raises(BusyError, match=f"opened {target} during the swap: its writes went to") as refusal:
+                swap_environment(staged, target, target / "before", keep_owner=True)
+        assert refusal.value.exit_code == 6
+        assert refusal.value.hint is not None
+        assert f"look in {target / 'before'} for what it wrote" in refusal.value.hint
+        assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
+        assert b"left" in read_content(target / "before" / "data.mdb")
+
+    @pytest.mark.parametrize("hard_links", [True, False])
+    def test_one_that_opens_just_before_gets_its_lock_file_back(
+        self, backup: Backup, target: Path, monkeypatch: pytest.MonkeyPatch, hard_links: bool
+    ) -> None:
+        staged = restore(backup, target / "staging")
+        old = (target / "lock.mdb").stat().st_ino
+        move_lock = sinks._move_lock
+        if not hard_links:
+            monkeypatch.setattr(os, "link", refuse_link)
+        with ExitStack() as stack:
+            first: list[LiveProcess] = []
+
+            def open_before(lock: Path, kept: Path) -> None:
+                first.append(stack.enter_context(writer(target)))
+                move_lock(lock, kept)
+
+            monkeypatch.setattr(sinks, "_move_lock", open_before)
+            with pytest.raises(BusyError) as refusal:
+                swap_environment(staged, target, target / "before", keep_owner=True)
+            assert f"pid {first[0].pid}) has the environment in {target} open" in refusal.value.message
+            assert os.listdir(target / "before") == []
+            assert (target / "lock.mdb").stat().st_ino == old
+            with pytest.raises(BusyError, match=f"pid {first[0].pid}"):
+                refuse_live(target)
+        assert staged.exists()
+
+    def test_a_lock_file_that_a_second_process_made_is_never_overwritten(
+        self, backup: Backup, target: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        staged = restore(backup, target / "staging")
+        move_lock, put_back = sinks._move_lock, sinks._put_back
+        with ExitStack() as stack:
+            opened: list[LiveProcess] = []
+
+            def open_before(lock: Path, kept: Path) -> None:
+                opened.append(stack.enter_context(writer(target)))
+                move_lock(lock, kept)
+
+            def open_after(kept: Path, lock: Path) -> None:
+                opened.append(stack.enter_context(writer(target)))
+                put_back(kept, lock)
+
+            with monkeypatch.context() as patches:
+                patches.setattr(sinks, "_move_lock", open_before)
+                patches.setattr(sinks, "_put_back", open_after)
+                with pytest.raises(BusyError, match=f"has the environment in {target} open"):
+                    swap_environment(staged, target, target / "before", keep_owner=True)
+            first, second = opened
+            assert inspect_lock(target).holder == second.pid
+            assert inspect_lock(target / "before").holder == first.pid
+            second.kill()
+            with pytest.raises(BusyError, match=f"pid {first.pid}"):
+                swap_environment(staged, target, target / "before", keep_owner=True)
+        swap_environment(staged, target, target / "before", keep_owner=True)
+        assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
 
 
 @pytest.mark.parametrize("step", ["kept", "locked"])
@@ -154,7 +253,7 @@ def test_the_swap_is_repeated_after_a_crash(backup: Backup, tmp_path: Path, step
     (target / "lock.mdb").rename(target / "before" / "lock.mdb")
     if step == "kept":
         (target / "before" / "data.mdb").hardlink_to(target / "data.mdb")
-    swap_environment(staged, target, target / "before")
+    swap_environment(staged, target, target / "before", keep_owner=True)
     assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")
     assert read_content(target / "before" / "data.mdb") == old
 
@@ -166,19 +265,16 @@ def test_what_was_kept_before_is_never_overwritten(backup: Backup, tmp_path: Pat
     (target / "before").mkdir()
     (target / "before" / "data.mdb").write_bytes(b"kept")
     with pytest.raises(TargetError, match=r"cannot put .*data\.mdb in place: file exists"):
-        swap_environment(staged, target, target / "before")
+        swap_environment(staged, target, target / "before", keep_owner=True)
     assert (target / "before" / "data.mdb").read_bytes() == b"kept"
     assert (target / "data.mdb").read_bytes() == old
 
 
 def test_a_file_system_without_hard_links(backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def refuse(source: object, target: object, **_: object) -> None:
-        raise PermissionError(errno.EPERM, os.strerror(errno.EPERM))
-
     target = make_environment(tmp_path / "target", entries=10)
     old = read_content(target / "data.mdb")
     staged = restore(backup, target / "staging")
-    monkeypatch.setattr(os, "link", refuse)
-    swap_environment(staged, target, target / "before")
+    monkeypatch.setattr(os, "link", refuse_link)
+    swap_environment(staged, target, target / "before", keep_owner=True)
     assert read_content(target / "before" / "data.mdb") == old
     assert read_content(target / "data.mdb") == read_content(backup.original / "data.mdb")

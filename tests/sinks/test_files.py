@@ -2,16 +2,20 @@
 
 import os
 import random
+import stat
 import subprocess
 import sys
 from pathlib import Path
 
+import msgspec
 import pytest
 from blake3 import blake3
 
 from archiver.catalog.records import FileRecord
 from archiver.errors import FormatError, IntegrityError, TargetError
-from archiver.sinks.files import StagedFile, same_file, translated
+from archiver.sinks.files import StagedFile, is_unchanged, translated
+from archiver.sinks.owners import by_name
+from tests.environment.live import open_descriptors
 
 MIB = 1024 * 1024
 
@@ -101,29 +105,73 @@ except TargetError as error:
     assert "file: cannot be written: file too large" in run.stdout, run.stderr
 
 
-class TestSameFile:
-    def record(self, path: str, content: bytes) -> FileRecord:
+class TestIsUnchanged:
+    def record(self, root: Path, path: str, content: bytes) -> FileRecord:
+        """What a backup of the file at ``path``, whatever it is, would say if it had ``content``."""
+        status = (root / path).stat()
         return FileRecord(
-            path=path, mode=0o644, mtime_ns=0, uid=0, gid=0, size=len(content), blake3=digest(content), extents=[]
+            path=path,
+            mode=stat.S_IMODE(status.st_mode),
+            mtime_ns=status.st_mtime_ns,
+            uid=status.st_uid,
+            gid=status.st_gid,
+            size=len(content),
+            blake3=digest(content),
         )
 
-    def test_by_size_and_hash(self, tmp_path: Path) -> None:
+    @pytest.fixture
+    def file(self, tmp_path: Path) -> Path:
         (tmp_path / "d").mkdir()
         (tmp_path / "d/file").write_bytes(b"abc")
-        assert same_file(tmp_path, self.record("d/file", b"abc"))
-        assert not same_file(tmp_path, self.record("d/file", b"abd"))
-        assert not same_file(tmp_path, self.record("d/file", b"abcd"))
-        assert not same_file(tmp_path, self.record("d/other", b"abc"))
-        assert not same_file(tmp_path, self.record("d", b"abc"))
+        return tmp_path / "d/file"
 
+    @pytest.mark.parametrize("content", [b"", b"abc", b"x" + bytes(3 * MIB)])
+    def test_as_recorded(self, tmp_path: Path, file: Path, content: bytes) -> None:
+        file.write_bytes(content)
+        assert is_unchanged(tmp_path, self.record(tmp_path, "d/file", content), by_name)
+
+    @pytest.mark.usefixtures("file")
+    @pytest.mark.parametrize("content", [b"abd", b"abcd", b"ab", b""])
+    def test_other_content(self, tmp_path: Path, content: bytes) -> None:
+        assert not is_unchanged(tmp_path, self.record(tmp_path, "d/file", content), by_name)
+
+    @pytest.mark.usefixtures("file")
+    def test_another_mode_time_or_owner(self, tmp_path: Path) -> None:
+        record = self.record(tmp_path, "d/file", b"abc")
+        assert not is_unchanged(tmp_path, msgspec.structs.replace(record, mode=0o4755), by_name)
+        assert not is_unchanged(tmp_path, msgspec.structs.replace(record, mtime_ns=record.mtime_ns + 1), by_name)
+        assert is_unchanged(tmp_path, record, lambda _: (1234, 4321)) == (os.geteuid() != 0)
+
+    def test_another_name_of_the_same_file(self, tmp_path: Path, file: Path) -> None:
+        record = self.record(tmp_path, "d/file", b"abc")
+        (tmp_path / "other").hardlink_to(file)
+        assert not is_unchanged(tmp_path, record, by_name)
+        (tmp_path / "other").unlink()
+        assert is_unchanged(tmp_path, record, by_name)
+
+    @pytest.mark.usefixtures("file")
     def test_no_link_is_followed(self, tmp_path: Path) -> None:
-        (tmp_path / "d").mkdir()
-        (tmp_path / "d/file").write_bytes(b"abc")
         (tmp_path / "link").symlink_to("d/file")
         (tmp_path / "e").symlink_to("d")
-        assert not same_file(tmp_path, self.record("link", b"abc"))
-        assert not same_file(tmp_path, self.record("e/file", b"abc"))
+        assert not is_unchanged(tmp_path, self.record(tmp_path, "link", b"abc"), by_name)
+        assert not is_unchanged(tmp_path, self.record(tmp_path, "e/file", b"abc"), by_name)
 
-    def test_a_pipe_does_not_make_us_wait(self, tmp_path: Path) -> None:
+    def test_what_is_missing_or_no_file(self, tmp_path: Path, file: Path) -> None:
+        record = self.record(tmp_path, "d/file", b"abc")
+        assert not is_unchanged(tmp_path / "missing", record, by_name)
+        file.unlink()
+        assert not is_unchanged(tmp_path, record, by_name)
+        file.mkdir()
+        assert not is_unchanged(tmp_path, self.record(tmp_path, "d/file", b""), by_name)
+
+    def test_a_pipe_does_not_make_us_wait_and_is_no_empty_file(self, tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe")
-        assert not same_file(tmp_path, self.record("pipe", b"abc"))
+        assert not is_unchanged(tmp_path, self.record(tmp_path, "pipe", b""), by_name)
+
+    @pytest.mark.usefixtures("file")
+    def test_no_descriptor_stays_open(self, tmp_path: Path) -> None:
+        (tmp_path / "directory").mkdir()
+        records = [self.record(tmp_path, path, b"abc") for path in ("d/file", "directory")]
+        before = open_descriptors()
+        assert [is_unchanged(tmp_path, record, by_name) for record in records] == [True, False]
+        assert open_descriptors() == before

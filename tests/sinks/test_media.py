@@ -126,7 +126,7 @@ nodes = st.tuples(
     st.binary(max_size=40),
     st.sampled_from([0, 1, 3, 90, 300]),
     st.sampled_from([0o600, 0o644, 0o4755, 0o000, 0o2770, 0o1777]),
-    st.integers(0, 2**34 * 10**9),
+    st.integers(0, 2**63 - 1),
 )
 Node = tuple[list[bytes], str, bytes, int, int, int]
 
@@ -297,11 +297,6 @@ class TestContradictions:
             sink.hardlink(HardLinkRecord(path="z", target=target))
             with pytest.raises(IntegrityError, match=f"z: a hard link to {target}, which is no restored file"):
                 sink.finish()
-
-    @pytest.mark.parametrize("target", ["", "a\0b"])
-    def test_a_symlink_to_nothing(self, tmp_path: Path, target: str) -> None:
-        with MediaSink(tmp_path / "s") as sink, pytest.raises(FormatError, match="symbolic link to nothing"):
-            sink.symlink(symlink_record("a", target))
 
     @pytest.mark.skipif(os.geteuid() != 0, reason="only root gives files away")
     def test_an_owner_that_no_system_has(self, tmp_path: Path) -> None:

@@ -51,8 +51,8 @@ class Place:
         self.staging = build(self.target / ".archiver-restore-1" / "media", staged)
         self.before = self.target / ".archiver-before-1"
 
-    def swap(self, *, remove_extra: bool = False, keep: Keep = keep_nothing) -> None:
-        swap_into(self.staging, self.target, self.before, remove_extra=remove_extra, keep=keep)
+    def swap(self, *, keep: Keep = keep_nothing) -> None:
+        swap_into(self.staging, self.target, self.before, keep=keep)
 
     def placed(self) -> Tree:
         return {name: content for name, content in tree_of(self.target).items() if not name.startswith(".archiver-")}
@@ -70,28 +70,22 @@ OLD: Tree = {
     "into/x": "old",
 }
 NEW: Tree = {"same": "new", "d/same": "new", "d/new/deep": "new", "turned/x": "new", "into": "new", "link": "->/etc"}
+PLACED: Tree = {**NEW, "d/extra": "old", "extra/deep/file": "old"}
+REPLACED: Tree = {"same": "old", "d/same": "old", "turned": "old", "into/x": "old"}
 
 
 def test_entries_take_their_places_and_replaced_ones_are_kept(tmp_path: Path) -> None:
     place = Place(tmp_path, OLD, NEW)
     place.swap()
-    assert place.placed() == {**NEW, "d/extra": "old", "extra/deep/file": "old"}
-    assert place.kept() == {"same": "old", "d/same": "old", "turned": "old", "into/x": "old"}
-    assert not place.staging.exists()
-
-
-def test_extras_are_moved_when_asked(tmp_path: Path) -> None:
-    place = Place(tmp_path, OLD, NEW)
-    place.swap(remove_extra=True)
-    assert place.placed() == NEW
-    assert place.kept() == OLD
+    assert (place.placed(), place.kept()) == (PLACED, REPLACED)
+    assert list(place.staging.parent.iterdir()) == []
 
 
 def test_repeating_a_finished_swap_does_nothing(tmp_path: Path) -> None:
     place = Place(tmp_path, OLD, NEW)
-    place.swap(remove_extra=True)
-    place.swap(remove_extra=True)
-    assert (place.placed(), place.kept()) == (NEW, OLD)
+    place.swap()
+    place.swap()
+    assert (place.placed(), place.kept()) == (PLACED, REPLACED)
 
 
 class CutError(Exception):
@@ -99,12 +93,11 @@ class CutError(Exception):
 
 
 @pytest.mark.parametrize("call", ["rename", "rmdir", "mkdir", "fsync"])
-@pytest.mark.parametrize("remove_extra", [False, True])
 def test_interrupted_at_any_call_and_repeated_it_ends_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str, remove_extra: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: str
 ) -> None:
     whole = Place(tmp_path / "whole", OLD, NEW)
-    whole.swap(remove_extra=remove_extra)
+    whole.swap()
     real: Any = getattr(os, call)
     cuts = 0
     while True:
@@ -120,14 +113,14 @@ def test_interrupted_at_any_call_and_repeated_it_ends_the_same(
 
         monkeypatch.setattr(os, call, cut)
         try:
-            place.swap(remove_extra=remove_extra)
+            place.swap()
         except CutError:
             cuts += 1
         else:
             break
         finally:
             monkeypatch.setattr(os, call, real)
-        place.swap(remove_extra=remove_extra)
+        place.swap()
         assert place.placed() == whole.placed()
         assert place.kept() == whole.kept()
     assert cuts > 0
@@ -163,7 +156,7 @@ def test_an_interrupted_merge_still_gets_the_directorys_time_and_mode(
 def test_a_symlink_in_the_target_is_moved_and_never_followed(tmp_path: Path) -> None:
     outside = build(tmp_path / "outside", {"file": "precious"})
     place = Place(tmp_path, {"d": f"->{outside}", "e/f": f"->{outside}/file"}, {"d/file": "new", "e/f": "new"})
-    place.swap(remove_extra=True)
+    place.swap()
     assert tree_of(outside) == {"file": "precious"}
     assert place.placed() == {"d/file": "new", "e/f": "new"}
     assert place.kept() == {"d": f"->{outside}", "e/f": f"->{outside}/file"}
@@ -173,30 +166,38 @@ class TestKept:
     def keep(self, path: bytes) -> bool:
         return path in (b"graph/data.mdb", b"old/env")
 
-    def test_stays_while_all_around_it_goes(self, tmp_path: Path) -> None:
+    def test_stays_while_all_around_it_is_replaced(self, tmp_path: Path) -> None:
         stays = {
             "graph/data.mdb": "live",
             "graph/lock.mdb": "live",
             "old/env/data.mdb": "live",
             "lock.mdb": "live",
             "ucotron-writer.lock": "live",
+            "graph/other": "old",
         }
-        place = Place(tmp_path, {**stays, "graph/other": "old", "old/x": "old", "file": "old"}, {"file": "new"})
-        place.swap(remove_extra=True, keep=self.keep)
-        assert place.placed() == {**stays, "file": "new"}
-        assert place.kept() == {"graph/other": "old", "old/x": "old", "file": "old"}
+        place = Place(
+            tmp_path, {**stays, "old/x": "old", "file": "old"}, {"graph/x": "new", "old/x": "new", "file": "new"}
+        )
+        place.swap(keep=self.keep)
+        assert place.placed() == {**stays, "graph/x": "new", "old/x": "new", "file": "new"}
+        assert place.kept() == {"old/x": "old", "file": "old"}
 
-    def test_other_restores_stay(self, tmp_path: Path) -> None:
-        other = {".archiver-before-0/x": "old", ".archiver-restore-0/y": "old"}
-        place = Place(tmp_path, other, {"file": "new"})
-        place.swap(remove_extra=True)
-        assert {name: text for name, text in tree_of(place.target).items() if "-0/" in name} == other
+    def test_a_directory_called_as_a_lock_file_is_like_any_other(self, tmp_path: Path) -> None:
+        old = {"lock.mdb/x": "old", "lock.mdb/y": "old", "turned/ucotron-writer.lock/z": "old"}
+        place = Place(tmp_path, old, {"lock.mdb/x": "new", "ucotron-writer.lock": "/", "turned": "new"})
+        place.swap()
+        assert place.placed() == {"lock.mdb/x": "new", "lock.mdb/y": "old", "ucotron-writer.lock": "/", "turned": "new"}
+        assert place.kept() == {"lock.mdb/x": "old", "turned/ucotron-writer.lock/z": "old"}
 
     @pytest.mark.parametrize(
         ("staged", "message"),
         [
             ({"graph/data.mdb": "new"}, "graph/data.mdb: is in the backup, but must stay"),
             ({"d/lock.mdb": "new"}, "d/lock.mdb: is in the backup, but must stay"),
+            ({"e/lock.mdb/x": "new"}, "e/lock.mdb: is in the backup, but must stay"),
+            ({"e/lock.mdb": "->elsewhere"}, "e/lock.mdb: is in the backup, but must stay"),
+            ({"e": "a file"}, "e: a directory with files that must stay"),
+            ({".archiver-before-0": "new"}, r"\.archiver-before-0: is in the backup, but must stay"),
             ({"graph": "a file"}, "graph: a directory with files that must stay"),
             ({"old": "->elsewhere"}, "old: a directory with files that must stay"),
         ],
@@ -204,10 +205,10 @@ class TestKept:
     def test_a_backup_that_would_replace_it_is_refused_before_anything_moves(
         self, tmp_path: Path, staged: Tree, message: str
     ) -> None:
-        target = {"graph/data.mdb": "live", "old/env/x": "live", "d/x": "old", "a": "old"}
+        target = {"graph/data.mdb": "live", "old/env/x": "live", "d/x": "old", "a": "old", "e/lock.mdb": "live"}
         place = Place(tmp_path, target, {"a": "new", **staged})
         with pytest.raises(TargetError, match=message):
-            place.swap(remove_extra=True, keep=self.keep)
+            place.swap(keep=self.keep)
         assert place.placed() == target
         assert place.kept() == {}
 
@@ -229,7 +230,7 @@ def test_a_mount_point_in_the_way_is_refused_before_anything_moves(tmp_path: Pat
     elsewhere.mkdir()
     try:
         with pytest.raises(TargetError, match="cross-device") as caught:
-            swap_into(place.staging, elsewhere, elsewhere / "before", remove_extra=False)
+            swap_into(place.staging, elsewhere, elsewhere / "before")
         assert caught.value.hint is not None
         assert tree_of(place.staging) == {"a": "new"}
         assert tree_of(elsewhere) in ({}, {"before": "/"})
@@ -253,9 +254,9 @@ with MediaSink(staging) as sink:
     for path, mode in ((".", 0o755), ("new", 0o500), ("new/closed", 0), ("old", 0o555), ("old/deep", 0o500)):
         sink.directory(DirectoryRecord(path=path, mode=mode, mtime_ns=7, uid=0, gid=0))
     sink.finish()
-swap_into(staging, target, target / ".archiver-before-1", remove_extra=True)
+swap_into(staging, target, target / ".archiver-before-1")
 """
-    target = build(tmp_path / "target", {"old/file": "x"})
+    target = build(tmp_path / "target", {"old/file": "stays", "old/deep": "replaced"})
     for path in (target, target / "old"):
         os.chown(path, 65534, 65534)
     for directory in [tmp_path, *tmp_path.parents[:-2]]:
@@ -271,4 +272,5 @@ swap_into(staging, target, target / ".archiver-before-1", remove_extra=True)
         "old/deep": 0o500,
     }
     assert {status.st_mtime_ns for status in found.values()} == {7}
-    assert (target / ".archiver-before-1/old/file").read_text() == "x"
+    assert (target / "old/file").read_text() == "stays"
+    assert (target / ".archiver-before-1/old/deep").read_text() == "replaced"

@@ -202,6 +202,21 @@ class TestLeftOut:
             write(tmp_path / name)
         assert paths(walk(tmp_path)) == [b".", b"deep"]
 
+    def test_only_regular_files_by_the_names_of_lock_files(self, tmp_path: Path) -> None:
+        write(tmp_path / "lock.mdb/file")
+        write(tmp_path / "lock.mdb/lock.mdb")
+        (tmp_path / "ucotron-writer.lock").mkdir()
+        (tmp_path / "deep").mkdir()
+        (tmp_path / "deep/lock.mdb").symlink_to("elsewhere")
+        assert paths(walk(tmp_path)) == [
+            b".",
+            b"deep",
+            b"deep/lock.mdb",
+            b"lock.mdb",
+            b"lock.mdb/file",
+            b"ucotron-writer.lock",
+        ]
+
     def test_environments_that_the_source_does_not_name(self, tmp_path: Path) -> None:
         write(tmp_path / "env/data.mdb", bytes(16) + (0xBEEFC0DE).to_bytes(4, "little") + bytes(4076))
         write(tmp_path / "other/data.mdb", b"something else entirely")

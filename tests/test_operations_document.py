@@ -1,0 +1,107 @@
+"""docs/OPERATIONS.md does what it says: its commands delete one backup, and find what no complete backup needs."""
+
+import os
+import re
+import shutil
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.vectors.destination import DESTINATION
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
+DELETE, FIND_ORPHANS = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+BACKUP = next(DESTINATION.glob("daily/backups/example/*")).name
+OLD = time.time() - 3 * 86400
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """A destination with one backup in the class ``daily`` and a copy of it, with the same objects, in ``monthly``."""
+    store = tmp_path / "a store"
+    shutil.copytree(DESTINATION, store)
+    shutil.copytree(store / "daily", store / "monthly")
+    for path in keys(store):
+        os.utime(store / path, (OLD, OLD))
+    return store
+
+
+def keys(store: Path) -> set[str]:
+    return {str(path.relative_to(store)) for path in store.rglob("*") if path.is_file()}
+
+
+def run(script: str, store: Path, **variables: str) -> subprocess.CompletedProcess[str]:
+    environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "STORE": str(store), "SOURCE": "example"} | variables
+    return subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, timeout=60)
+
+
+def orphans(store: Path) -> set[str]:
+    """What the second block lists."""
+    found = store.parent / "orphans"
+    result = run(FIND_ORPHANS, store, ORPHANS=str(found))
+    assert result.returncode == 0, result.stderr
+    return {line.removeprefix("./") for line in found.read_text("utf-8").splitlines()}
+
+
+def test_a_backup_is_deleted_whole(store: Path) -> None:
+    shutil.rmtree(store / "monthly")
+
+    result = run(DELETE, store, BACKUP=BACKUP)
+
+    assert result.returncode == 0, result.stderr
+    assert {key.split("/")[0] for key in keys(store)} == {"vault"}
+
+
+def test_objects_that_another_backup_needs_stay(store: Path) -> None:
+    before = keys(store)
+
+    result = run(DELETE, store, BACKUP=BACKUP)
+
+    assert result.returncode == 0, result.stderr
+    gone = before - keys(store)
+    assert gone
+    assert all(BACKUP in key and key.startswith("daily/") for key in gone)
+
+
+def test_a_placement_cannot_delete_what_is_no_object_of_the_source(store: Path) -> None:
+    shutil.rmtree(store / "monthly")
+    vault = next(key for key in keys(store) if key.startswith("vault/"))
+    lines = "".join(f'{{"id":"0","key":"{key}"}}\n' for key in (vault, f"daily/data/example/../../../{vault}"))
+    placement = store / f"daily/data/example/{BACKUP}.placement.jsonl.zst"
+    placement.write_bytes(subprocess.run(["zstd", "-c"], input=lines.encode(), capture_output=True, check=True).stdout)
+
+    result = run(DELETE, store, BACKUP=BACKUP)
+
+    assert result.returncode == 0, result.stderr
+    assert vault in keys(store)
+
+
+def test_deleting_what_is_not_there_fails(store: Path) -> None:
+    before = keys(store)
+
+    assert run(DELETE, store, BACKUP="20200101T000000Z-000000").returncode != 0
+    assert keys(store) == before
+
+
+def test_orphans_are_what_no_complete_backup_needs(store: Path) -> None:
+    shutil.rmtree(store / "monthly")
+    assert orphans(store) == set()
+    data = store / "daily/data/example"
+    left = {data / "20260101T000000Z-abcdef.started", data / f"{'0' * 32}.tar.zst.age", data / ".~0123.partial"}
+    for path in left:
+        path.touch()
+    assert orphans(store) == set()
+    for path in left:
+        os.utime(path, (OLD, OLD))
+
+    assert orphans(store) == {str(path.relative_to(store)) for path in left}
+
+
+def test_a_store_without_a_complete_backup_is_not_taken_for_orphans(store: Path) -> None:
+    for manifest in store.glob("*/backups/*/*/manifest.json"):
+        manifest.unlink()
+
+    assert run(FIND_ORPHANS, store, ORPHANS=str(store.parent / "orphans")).returncode != 0
+    assert not (store.parent / "orphans").exists()
