@@ -62,7 +62,15 @@ class EnvironmentSink:
                 f"{self.path}: expected {self._record.size} bytes in pages of {self._record.page_size}, "
                 f"got {meta.size} in pages of {meta.page_size}"
             )
-        verify_structure(self.path)
+        try:
+            verify_structure(self.path)
+        except IntegrityError as error:
+            # The hash has proven that these are the bytes that LMDB copied: the operator must have a way to them.
+            error.hint = (
+                f"These are the bytes that were backed up. Restore an older backup, or take them as they are: "
+                f"archiver cat BACKUP {self._record.name}/{DATA_FILE} > {DATA_FILE}."
+            )
+            raise
         check_databases(self.path, [_expected(record) for record in self._record.databases])
         self.path.chmod(self._record.mode & 0o777)
         return self.path
