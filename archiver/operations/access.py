@@ -10,7 +10,7 @@ from pathlib import Path
 
 from archiver.config import Config, Tuning, find_config, load_config
 from archiver.crypto.card import CardValues, parse_card
-from archiver.crypto.identities import parse_identities, read_secret_file
+from archiver.crypto.identities import read_identity_file, read_secret_file
 from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.recipients import Identity
 from archiver.errors import FormatError, UsageError
@@ -75,7 +75,7 @@ def resolve_access(options: AccessOptions) -> Access:
         destination=destination,
         source=source,
         trusted=_trusted(options, card.verify_key if card is not None else None, config),
-        identities=() if text is None else _identities(text, str(options.identity), card),
+        identities=_identities(options.identity, text or "", card),
         tuning=Tuning() if config is None else config.tuning,
         config=config,
     )
@@ -113,11 +113,8 @@ def _card(text: str, name: str) -> CardValues:
         raise UsageError(error.message, hint=error.hint) from None
 
 
-def _identities(text: str, name: str, card: CardValues | None) -> list[Identity]:
+def _identities(path: Path | None, text: str, card: CardValues | None) -> list[Identity]:
     """The identities in a file. A card whose key is held elsewhere has none, and is good for list and verify."""
-    if card is not None and card.destination is not None and _KEY_PREFIX not in text.upper():
+    if path is None or (card is not None and card.destination is not None and _KEY_PREFIX not in text.upper()):
         return []
-    try:
-        return parse_identities(text, name)
-    except FormatError as error:
-        raise UsageError(error.message, hint=error.hint) from None
+    return read_identity_file(path)

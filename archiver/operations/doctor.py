@@ -178,7 +178,6 @@ def _environment(source: str, spec: EnvironmentSpec) -> Iterator[Finding]:
             "Raise the server's map size: writes fail with MDB_MAP_FULL when it is full.",
         )  # fmt: skip
     holder = report.lock.holder_text if report.lock.live else "no live process"
-    pages = f"{report.used_pages} of {report.last_page + 1} pages in use, {report.page_size} bytes each"
-    yield Finding(
-        "ok", subject, f"{spec.directory}: {report.method}, {holder}, {pages}, map {report.fullness:.0%} full"
-    )
+    pages = f"{report.used_pages} pages in use and {report.idle_pages} idle, {report.page_size} bytes each"
+    size = f"{report.file_size / 2**20:.1f} MiB, map {report.fullness:.0%} full"
+    yield Finding("ok", subject, f"{spec.directory}: {report.method}, {holder}, {size}, {pages}")

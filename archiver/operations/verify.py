@@ -25,7 +25,6 @@ from archiver.sinks.hashing import HashedFile
 from archiver.stores.base import Store
 
 Level = Literal["storage", "data", "restore"]
-LEVELS: tuple[Level, ...] = ("storage", "data", "restore")
 
 
 @dataclass(frozen=True, slots=True)

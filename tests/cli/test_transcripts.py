@@ -27,12 +27,12 @@ _WORDS = (
     (r"\bage1[a-z0-9]{58}", "<recipient>"),
     (r"\b[0-9a-f]{32}\b", "<object>"),
     (r"\b[0-9a-f]{16}\b", "<vault>"),
-    (r"\b[0-9A-F]{15,16}\b", "<key number>"),
+    (r"\b[0-9A-F]{12,16}\b", "<key number>"),
     (r"\d[\d.,]* (B|KiB|MiB|GiB)\b", "<size>"),
     (r'("(?:[a-z_]*bytes|map_size|seconds|skew_seconds|size|txnid)": )[\d.]+', r"\1<number>"),
     (r"\b\d+(\.\d+)? s\b", "<seconds>"),
     (r"transaction \d+", "transaction <number>"),
-    (r"\d+ of \d+ pages in use", "<number> of <number> pages in use"),
+    (r"\d+ pages in use and \d+ idle", "<number> pages in use and <number> idle"),
     (r"map \d+% full", "map <share> full"),
 )
 
