@@ -1,5 +1,6 @@
 """The parallel map and its mirror image: order, bounds, and an end to every thread whatever goes wrong."""
 
+import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
@@ -7,7 +8,7 @@ from collections.abc import Callable, Generator, Iterator
 import pytest
 
 from archiver.errors import NotFoundError
-from archiver.parallel import Feed, FeedAbortedError, ordered_map
+from archiver.parallel import Feed, FeedAbortedError, ordered_map, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -253,3 +254,36 @@ def test_a_consumer_that_stops_before_the_end_is_an_error_even_if_nothing_more_i
     with pytest.raises(RuntimeError, match="ended before its producer"), Feed(only_one) as feed:
         feed.put(1)
         feed.put(2)
+
+
+def test_an_interrupt_waits_for_the_end_of_what_must_not_be_cut() -> None:
+    done = []
+    with pytest.raises(KeyboardInterrupt), uninterrupted():
+        signal.raise_signal(signal.SIGINT)
+        done.append("the rest of the block")
+    assert done == ["the rest of the block"]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_while_a_feed_starts_leaves_no_thread(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = threading.Thread.start
+
+    def interrupted(thread: threading.Thread) -> None:
+        start(thread)
+        signal.raise_signal(signal.SIGINT)
+
+    monkeypatch.setattr(threading.Thread, "start", interrupted)
+    before = threading.active_count()
+    seen: list[BaseException] = []
+
+    def consume(items: Iterator[int]) -> int:
+        try:
+            return sum(items)
+        except BaseException as error:
+            seen.append(error)
+            raise
+
+    with pytest.raises(KeyboardInterrupt), Feed(consume):
+        pytest.fail("the block must not be entered")
+    assert threading.active_count() == before
+    assert [type(error) for error in seen] == [FeedAbortedError]
