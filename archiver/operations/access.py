@@ -83,7 +83,7 @@ def resolve_access(options: AccessOptions) -> Access:
 
 def _source(given: str | None, on_card: str | None, config: Config | None) -> str:
     if config is not None:
-        return config.source(given).name
+        return config.source(given or (on_card if on_card in config.sources else None)).name
     if given is None and on_card is None:
         raise UsageError("no source named", hint="Give --source NAME.")
     return given or on_card or ""

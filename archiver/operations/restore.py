@@ -67,22 +67,30 @@ def _staging(root: Path, backup: str) -> Iterator[None]:
     """Hold ``root`` for one restore at a time; what an earlier one was killed in the middle of is removed."""
     made = _make_directory(root)
     try:
-        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            raise BusyError(f"another restore into {root} is under way", hint="Wait for it to end.") from None
-        try:
-            for left in root.glob(f"{STAGING}*"):
-                _remove(left)
-            yield
-        finally:
-            _remove(root / f"{STAGING}{backup}")
-            os.close(descriptor)
+        with _hold(root):
+            try:
+                for left in root.glob(f"{STAGING}*"):
+                    _remove(left)
+                yield
+            finally:
+                _remove(root / f"{STAGING}{backup}")
     finally:
         for path in made:
             if path.is_dir() and not os.listdir(path):
                 path.rmdir()
+
+
+@contextmanager
+def _hold(root: Path) -> Iterator[None]:
+    descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise BusyError(f"another restore into {root} is under way", hint="Wait for it to end.") from None
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _make_directory(path: Path) -> list[Path]:

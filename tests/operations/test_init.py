@@ -99,6 +99,9 @@ def test_one_operator_cannot_open_the_others_vault(tmp_path: Path) -> None:
     done = archiver("restore", *wrong, "--to", str(tmp_path / "out"))
     assert done.code == 2
     assert "card-two.txt is the recovery card of source 'two', expected that of 'one'" in done.errors
+    # Beside a configuration of several sources, the card says which one is meant.
+    right = ("--identity", str(tmp_path / "card-one.txt"), "--config", config)
+    assert archiver("verify", *right).code == 0
     assert not (tmp_path / "out").exists()
 
 
