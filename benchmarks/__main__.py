@@ -80,7 +80,8 @@ def _recipient(directory: Path) -> str:
 def _table(found: dict[str, Run], size: int) -> None:
     print("| | wall s | MB/s | CPU s | peak RssAnon MiB |\n|---|---|---|---|---|")
     for name, run in found.items():
-        print(f"| {name} | {run.wall:.2f} | {size / run.wall / 1e6:.0f} | {run.cpu:.2f} | {run.peak / 2**20:.0f} |")
+        title = name.replace("|", "\\|")
+        print(f"| {title} | {run.wall:.2f} | {size / run.wall / 1e6:.0f} | {run.cpu:.2f} | {run.peak / 2**20:.0f} |")
     names = list(found)
     for ours, theirs in (names[:2], names[2:]):
         print(f"\nwall, {ours} / {theirs}: {found[ours].wall / found[theirs].wall:.2f}")
