@@ -9,6 +9,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from tests import heed
 from tests.servers.localstack import REGION, localstack
 from tests.servers.process import S3Server, ServerError
 from tests.servers.seaweed import seaweed
@@ -36,6 +37,17 @@ def localstack_server() -> Iterator[S3Server]:
 def seaweed_server() -> Iterator[S3Server]:
     """SeaweedFS with an empty bucket ``BUCKET``; it checks credentials."""
     yield from _start(seaweed)
+
+
+@pytest.fixture(scope="session")
+def heed_writer() -> Path:
+    """The binary that tests/heed.py drives: a server that has LMDB open through the real heed."""
+    try:
+        return heed.build()
+    except heed.HeedError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture
