@@ -10,20 +10,17 @@ import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NoReturn
 
 from archiver.errors import ConfigError
+from archiver.tables import Origin, Table
 
 DEFAULT_PATHS = (Path("archiver.toml"), Path("/etc/archiver/archiver.toml"))
-_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _RECIPIENT = re.compile(r"age1[a-z0-9]+")
 _MEDIA = "media"
-_KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
-_KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
-_HEADER = re.compile(rf"\s*\[\[?\s*({_KEY})\s*\]")
-_PAIR = re.compile(rf"\s*({_KEY})\s*=")
 DEFAULT_KEEP = 35
 DEFAULT_LEASE = 7
+UCOTRON_ENVIRONMENTS = ("vector", "graph", "data", "visual")
+"""What the environments of a Ucotron server may be called (archiver/sources/ucotron.py)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +42,24 @@ class SourceConfig:
     exclude: tuple[str, ...] = ()
     ucotron_config: Path | None = None
     working_directory: Path | None = None
+    frozen: bool = False
+    """The paths are those of a filesystem snapshot, which nothing writes to."""
+    external: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """By name of an environment: the program and its arguments that write a copy of it to standard output."""
+
+
+@dataclass(frozen=True, slots=True)
+class PinLimits:
+    """How much a snapshot may cost the live server, and what happens after it was given up."""
+
+    headroom: int = 15
+    """Percent of the map and of the disk that must stay free while a snapshot is pinned."""
+    seconds: int = 6 * 60 * 60
+    """How long one may be pinned."""
+    attempts: int = 3
+    """How often the copies are begun in one run."""
+    pause: int = 5 * 60
+    """Seconds from a snapshot that was given up to the next attempt."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +83,7 @@ class Config:
     signing_key: Path | None
     trusted: tuple[str, ...]
     state_directory: Path
+    pin: PinLimits
     tuning: Tuning
 
     def source(self, name: str | None) -> SourceConfig:
@@ -126,7 +142,7 @@ def parse_config(text: str, path: Path) -> Config:
         document = tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{path}: {_lower_first(str(error))}") from None
-    root = _Table(document, (), _Origin(path, text))
+    root = Table(document, (), Origin(path, text))
     destination = root.table("destination")
     signing = root.table("signing")
     sources = root.table("source")
@@ -141,6 +157,7 @@ def parse_config(text: str, path: Path) -> Config:
         signing_key=None if signing_key is None else _resolve(path, signing_key),
         trusted=tuple(signing.strings("trusted")),
         state_directory=_resolve(path, root.optional("state_directory", str) or str(default_state_directory())),
+        pin=_pin_limits(root.table("pin")),
         tuning=_tuning(root.table("tuning")),
     )
     signing.end()
@@ -155,7 +172,7 @@ def default_state_directory() -> Path:
     return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "archiver"
 
 
-def _source(name: str, table: "_Table") -> SourceConfig:
+def _source(name: str, table: Table) -> SourceConfig:
     table.check_name(name, "source")
     base = table.origin.path
     environments = table.table("environments")
@@ -175,16 +192,33 @@ def _source(name: str, table: "_Table") -> SourceConfig:
         exclude=tuple(table.strings("exclude")),
         ucotron_config=None if ucotron is None else _resolve(base, ucotron),
         working_directory=None if working is None else _resolve(base, working),
+        frozen=table.boolean("frozen"),
+        external=_external(table.table("external"), tuple(paths) if ucotron is None else UCOTRON_ENVIRONMENTS),
     )
     if not _RECIPIENT.fullmatch(source.vault):
         table.fail("vault", f"expected a recipient like age1…, got {source.vault[:20]!r}")
     if (source.ucotron_config is None) == (not paths and source.media is None):
         table.fail(None, "expected ucotron_config or, instead, environments or media; got both or none")
+    if source.frozen and source.external:
+        table.fail("external", "expected no commands for a source that is frozen")
     table.end()
     return source
 
 
-def _retention_class(table: "_Table") -> RetentionClass:
+def _external(table: Table, environments: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
+    """The command of each environment that has one; ``environments`` are the names that there can be."""
+    commands = {}
+    for name in table.names():
+        commands[name] = tuple(table.strings(name))
+        if name not in environments:
+            expected = f"expected one of {', '.join(environments)}" if environments else "the source has none"
+            table.fail(name, f"no such environment, {expected}")
+        if not commands[name] or not commands[name][0]:
+            table.fail(name, "expected a program and its arguments, got none")
+    return commands
+
+
+def _retention_class(table: Table) -> RetentionClass:
     result = RetentionClass(
         keep=table.integer("keep", DEFAULT_KEEP, 1, 36500), lease=table.integer("lease", DEFAULT_LEASE, 1, 36500)
     )
@@ -192,7 +226,19 @@ def _retention_class(table: "_Table") -> RetentionClass:
     return result
 
 
-def _tuning(table: "_Table") -> Tuning:
+def _pin_limits(table: Table) -> PinLimits:
+    default = PinLimits()
+    result = PinLimits(
+        headroom=table.integer("headroom", default.headroom, 1, 90),
+        seconds=table.integer("seconds", default.seconds, 10, 7 * 24 * 60 * 60),
+        attempts=table.integer("attempts", default.attempts, 1, 10),
+        pause=table.integer("pause", default.pause, 0, 24 * 60 * 60),
+    )
+    table.end()
+    return result
+
+
+def _tuning(table: Table) -> Tuning:
     default = Tuning()
     result = Tuning(
         level=table.integer("level", default.level, 1, 19),
@@ -210,108 +256,3 @@ def _resolve(config_path: Path, value: str) -> Path:
 
 def _lower_first(text: str) -> str:
     return text[:1].lower() + text[1:].rstrip(".")
-
-
-@dataclass(frozen=True, slots=True)
-class _Origin:
-    path: Path
-    text: str
-
-    def line(self, keys: tuple[str, ...]) -> int | None:
-        """The line on which ``keys`` is set, for messages; tomllib does not keep it."""
-        current: tuple[str, ...] = ()
-        first_below: int | None = None
-        for number, line in enumerate(self.text.splitlines(), 1):
-            if header := _HEADER.match(line):
-                found = current = _split_key(header[1])
-            elif pair := _PAIR.match(line):
-                found = current + _split_key(pair[1])
-            else:
-                continue
-            if found == keys:
-                return number
-            if first_below is None and found[: len(keys)] == keys:
-                first_below = number
-        return first_below
-
-
-def _split_key(text: str) -> tuple[str, ...]:
-    return tuple(part.strip("\"'") for part in re.findall(_KEY_PART, text))
-
-
-def _join_key(keys: tuple[str, ...]) -> str:
-    """``keys`` in one printable line."""
-    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else repr(key) for key in keys)
-
-
-class _Table:
-    """A TOML table that knows its place in the file and notices keys that nobody asked for."""
-
-    def __init__(self, values: dict[str, Any], keys: tuple[str, ...], origin: _Origin) -> None:
-        self._values = values
-        self._keys = keys
-        self._unread = set(values)
-        self.origin = origin
-
-    def fail(self, key: str | None, problem: str) -> NoReturn:
-        keys = self._keys if key is None else (*self._keys, key)
-        line = self.origin.line(keys) or self.origin.line(self._keys)
-        place = f", line {line}" if line is not None else ""
-        raise ConfigError(
-            f"{self.origin.path}{place}: {_join_key(keys)}: {problem}",
-            hint="docs/CONFIGURATION.md lists every key.",
-        )
-
-    def check_name(self, name: str, what: str) -> None:
-        if not _NAME.fullmatch(name):
-            self.fail(None, f"invalid {what} name {name!r}, expected up to 63 of a-z, 0-9, - and _")
-
-    def names(self) -> list[str]:
-        return list(self._values)
-
-    def table(self, key: str) -> "_Table":
-        value = self._take(key, dict)
-        return _Table({} if value is None else value, (*self._keys, key), self.origin)
-
-    def required(self, key: str, kind: type[str]) -> str:
-        value: str | None = self._take(key, kind)
-        if not value:
-            self.fail(key, "missing, expected a text")
-        return value
-
-    def optional(self, key: str, kind: type[str]) -> str | None:
-        value: str | None = self._take(key, kind)
-        return value
-
-    def integer(self, key: str, default: int, low: int, high: int) -> int:
-        value = self._take(key, int)
-        if value is None:
-            return default
-        if isinstance(value, bool) or not low <= value <= high:
-            self.fail(key, f"expected a whole number from {low} to {high}, got {value!r}")
-        return int(value)
-
-    def strings(self, key: str) -> list[str]:
-        value = self._take(key, list)
-        if value is None:
-            return []
-        if not all(isinstance(item, str) for item in value):
-            self.fail(key, "expected a list of texts")
-        return list(value)
-
-    def rest(self) -> dict[str, object]:
-        """Every key that was not read yet: the destination's options, which the stores check."""
-        taken, self._unread = self._unread, set()
-        return {key: self._values[key] for key in sorted(taken)}
-
-    def end(self) -> None:
-        for key in sorted(self._unread):
-            self.fail(key, "unknown key")
-
-    def _take(self, key: str, kind: type) -> Any:
-        self._unread.discard(key)
-        value = self._values.get(key)
-        if value is not None and not isinstance(value, kind):
-            names = {dict: "a table", str: "a text", int: "a whole number", list: "a list"}
-            self.fail(key, f"expected {names[kind]}, got {value!r}")
-        return value

@@ -6,6 +6,7 @@
     ├── UsageError               2  bad arguments
     │   └── ConfigError             bad archiver.toml or a file that it names
     ├── SourceError              1  a source cannot be read
+    │   └── SnapshotChangedError    a copy is not that of its snapshot: pin and copy again
     ├── TargetError              1  a restore target cannot be written
     ├── IntegrityError           4  bytes are not what they must be
     │   ├── FormatError             malformed or truncated data
@@ -13,6 +14,7 @@
     │   └── DecryptionError         no identity opens this
     ├── NotFoundError            5  no such backup, object, file or environment
     ├── BusyError                6  a live process or another run is in the way
+    │   ├── PinGivenUpError         a pin was given up for the sake of the live server
     │   └── AlreadyExistsError      a create-only key exists
     └── StorageError             7  the store cannot be reached or refuses
 
@@ -44,6 +46,10 @@ class ConfigError(UsageError):
 
 class SourceError(ArchiverError):
     """A source cannot be read as it must be."""
+
+
+class SnapshotChangedError(SourceError):
+    """An environment was written to or its pin was lost while it was copied: pin again and copy again."""
 
 
 class TargetError(ArchiverError):
@@ -78,6 +84,10 @@ class BusyError(ArchiverError):
     """A live process or another run holds what is needed."""
 
     exit_code = 6
+
+
+class PinGivenUpError(BusyError):
+    """A pin was given up for the sake of the live server; trying later may work."""
 
 
 class AlreadyExistsError(BusyError):

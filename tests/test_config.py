@@ -5,12 +5,22 @@ from pathlib import Path
 
 import pytest
 
-from archiver.config import Config, RetentionClass, Tuning, find_config, load_config, parse_config
+from archiver.config import (
+    UCOTRON_ENVIRONMENTS,
+    Config,
+    PinLimits,
+    RetentionClass,
+    Tuning,
+    find_config,
+    load_config,
+    parse_config,
+)
 from archiver.errors import ConfigError
 
 PATH = Path("/etc/archiver/archiver.toml")
 HEAD = '[destination]\nurl = "file:///backups"\n'
 SOURCE = HEAD + '[source.prod]\nvault = "age1x"\n'
+ENVIRONMENT = SOURCE + 'environments.graph = "/g"\n'
 
 
 def parse(text: str) -> Config:
@@ -27,6 +37,7 @@ def test_a_full_configuration() -> None:
         "[class.daily]\nkeep = 10\n[class.yearly]\nkeep = 3650\nlease = 30\n"
         '[signing]\nkey = "~/sign.key"\ntrusted = ["RWx", "RWy"]\n'
         "[tuning]\nlevel = 9\nworkers = 4\nframe_size = 65536\n"
+        "[pin]\nheadroom = 30\nseconds = 60\nattempts = 5\npause = 0\n"
     )
     prod, other = config.sources["prod"], config.sources["other"]
     assert config.destination == "s3://bucket/prefix"
@@ -39,13 +50,16 @@ def test_a_full_configuration() -> None:
     assert config.trusted == ("RWx", "RWy")
     assert config.state_directory == Path("/etc/archiver/state")
     assert config.tuning == Tuning(level=9, workers=4, frame_size=65536)
+    assert config.pin == PinLimits(headroom=30, seconds=60, attempts=5, pause=0)
 
 
 def test_the_defaults() -> None:
     config = parse(SOURCE + 'media = "m"\n')
     assert config.classes == {"daily": RetentionClass(keep=35, lease=7)}
     assert config.tuning == Tuning(level=3, workers=2, frame_size=4 * 1024 * 1024)
+    assert config.pin == PinLimits(headroom=15, seconds=21600, attempts=3, pause=300)
     assert (config.signing_key, config.trusted) == (None, ())
+    assert (config.sources["prod"].frozen, config.sources["prod"].external) == (False, {})
     assert config.source(None) is config.source("prod")
     assert config.sources["prod"].media == Path("/etc/archiver/m")
 
@@ -65,6 +79,20 @@ def test_a_quoted_and_a_dotted_key_mean_the_same() -> None:
     quoted = parse(HEAD + '[source."prod"]\n"vault" = "age1x"\nenvironments."vector" = "/v"\n')
     dotted = parse(HEAD + '[source]\nprod.vault = "age1x"\nprod.environments.vector = "/v"\n')
     assert quoted.sources == dotted.sources
+
+
+def test_how_environments_are_read_is_said_per_source() -> None:
+    config = parse(
+        SOURCE + 'environments = { graph = "/g", notes = "/n" }\n'
+        '[source.prod.external]\ngraph = ["docker", "exec", "", "mdb_copy"]\n'
+        '[source.frozen]\nvault = "age1x"\nmedia = "m"\nfrozen = true\n'
+        '[source.ucotron]\nvault = "age1x"\nucotron_config = "u"\n'
+        + "".join(f'external.{name} = ["{name}"]\n' for name in UCOTRON_ENVIRONMENTS)
+    )
+    prod, frozen, ucotron = (config.sources[name] for name in ("prod", "frozen", "ucotron"))
+    assert (prod.frozen, prod.external) == (False, {"graph": ("docker", "exec", "", "mdb_copy")})
+    assert (frozen.frozen, frozen.external) == (True, {})
+    assert ucotron.external == {name: (name,) for name in ("vector", "graph", "data", "visual")}
 
 
 # Each is wrong in one way; the message says where, by line and key, what was expected and what was found.
@@ -117,6 +145,48 @@ MALFORMED = [
     (
         HEAD + "[tuning]\nframe_size = 18446744073709551616\n",
         ", line 4: tuning.frame_size: expected a whole number from 65536 to 67108864, got 18446744073709551616",
+    ),
+    (HEAD + "[pin]\nheadroom = 0\n", ", line 4: pin.headroom: expected a whole number from 1 to 90, got 0"),
+    (HEAD + "[pin]\nheadroom = 91\n", ", line 4: pin.headroom: expected a whole number from 1 to 90, got 91"),
+    (HEAD + "[pin]\nheadroom = 15.5\n", ", line 4: pin.headroom: expected a whole number, got 15.5"),
+    (HEAD + "[pin]\nseconds = 9\n", ", line 4: pin.seconds: expected a whole number from 10 to 604800, got 9"),
+    (
+        HEAD + "[pin]\nseconds = 604801\n",
+        ", line 4: pin.seconds: expected a whole number from 10 to 604800, got 604801",
+    ),
+    (HEAD + "[pin]\nattempts = 0\n", ", line 4: pin.attempts: expected a whole number from 1 to 10, got 0"),
+    (HEAD + "[pin]\nattempts = 11\n", ", line 4: pin.attempts: expected a whole number from 1 to 10, got 11"),
+    (HEAD + "[pin]\npause = -1\n", ", line 4: pin.pause: expected a whole number from 0 to 86400, got -1"),
+    (HEAD + "[pin]\npause = 86401\n", ", line 4: pin.pause: expected a whole number from 0 to 86400, got 86401"),
+    (HEAD + "[pin]\npauses = 1\n", ", line 4: pin.pauses: unknown key"),
+    (SOURCE + 'media = "m"\nfrozen = 1\n', ", line 6: source.prod.frozen: expected true or false, got 1"),
+    (SOURCE + 'media = "m"\nfrozen = "yes"\n', ", line 6: source.prod.frozen: expected true or false, got 'yes'"),
+    (
+        ENVIRONMENT + '[source.prod.external]\ngraph = ["a"]\nvector = ["a"]\n',
+        ", line 8: source.prod.external.vector: no such environment, expected one of graph",
+    ),
+    (
+        SOURCE + 'media = "m"\nexternal.graph = ["a"]\n',
+        ", line 6: source.prod.external.graph: no such environment, the source has none",
+    ),
+    (
+        SOURCE + 'ucotron_config = "u"\nexternal.nodes = ["a"]\n',
+        ", line 6: source.prod.external.nodes: no such environment, expected one of vector, graph, data, visual",
+    ),
+    (
+        ENVIRONMENT + "external.graph = []\n",
+        ", line 6: source.prod.external.graph: expected a program and its arguments, got none",
+    ),
+    (
+        ENVIRONMENT + 'external.graph = ["", "a"]\n',
+        ", line 6: source.prod.external.graph: expected a program and its arguments, got none",
+    ),
+    (ENVIRONMENT + 'external.graph = ["a", 1]\n', ", line 6: source.prod.external.graph: expected a list of texts"),
+    (ENVIRONMENT + 'external.graph = "a"\n', ", line 6: source.prod.external.graph: expected a list, got 'a'"),
+    (ENVIRONMENT + 'external = "a"\n', ", line 6: source.prod.external: expected a table, got 'a'"),
+    (
+        ENVIRONMENT + 'frozen = true\nexternal.graph = ["a"]\n',
+        ", line 7: source.prod.external: expected no commands for a source that is frozen",
     ),
     (HEAD + "tuning = 1\n[destination.tuning]\n", ": cannot overwrite a value (at line 4, column 20)"),
     (HEAD + '[signing]\ntrusted = "RW"\n', ", line 4: signing.trusted: expected a list, got 'RW'"),

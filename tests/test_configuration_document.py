@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from archiver import config as config_module
-from archiver.config import RetentionClass, Tuning, parse_config
+from archiver.config import PinLimits, RetentionClass, Tuning, parse_config
 from archiver.operations.config_text import render_new, render_source
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.s3_options import S3Options, parse_options
+from archiver.tables import Table
 
 TEXT = (Path(__file__).parent.parent / "docs" / "CONFIGURATION.md").read_text("utf-8")
 OPTIONS = "Options of an `s3://` destination"
@@ -21,6 +21,8 @@ vault = "age1example"
 media = "media"
 [source.name.environments]
 name = "environment"
+[source.name.external]
+name = ["program"]
 [class.name]
 keep = 1
 """
@@ -38,17 +40,17 @@ def documented() -> dict[str, dict[str, str]]:
 
 def test_every_key_is_documented_and_every_documented_key_exists(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: set[tuple[str, ...]] = set()
-    take = config_module._Table._take
+    take = Table._take
 
-    def record(table: config_module._Table, key: str, kind: type) -> Any:
+    def record(table: Table, key: str, kind: type) -> Any:
         asked.add(tuple("NAME" if part == "name" else part for part in (*table._keys, key)))
         return take(table, key, kind)
 
-    monkeypatch.setattr(config_module._Table, "_take", record)
+    monkeypatch.setattr(Table, "_take", record)
     parse_config(f'[destination]\nurl = "file:///x"\n{EVERYTHING}', Path("archiver.toml"))
 
     tables = {keys[:-1] for keys in asked}
-    known = {keys for keys in asked if keys not in tables or keys[-1] == "environments"}
+    known = {keys for keys in asked if keys not in tables or keys[-1] in ("environments", "external")}
     page = documented()
     del page[OPTIONS]
     written = {
@@ -71,6 +73,7 @@ def test_the_defaults_of_numbers_are_those_of_the_code() -> None:
     page = documented()
 
     assert page["`[class.NAME]`"] == {field.name: str(field.default) for field in fields(RetentionClass)}
+    assert page["`[pin]`"] == {field.name: str(field.default) for field in fields(PinLimits)}
     assert page["`[tuning]`"] == {field.name: str(field.default) for field in fields(Tuning)}
 
 

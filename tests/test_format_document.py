@@ -11,6 +11,7 @@ import pytest
 from archiver.catalog.lines import MAX_LINE
 from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, Previous, Totals, Vault
 from archiver.catalog.records import (
+    CONSISTENCIES,
     DatabaseRecord,
     DirectoryRecord,
     EnvironmentRecord,
@@ -61,6 +62,10 @@ def test_every_field_of_the_lists_is_named(struct: type[msgspec.Struct]) -> None
     names = {field.encode_name for field in msgspec.structs.fields(struct)}
 
     assert names <= set(re.findall(r"`(\w+)`", SECTIONS["The lists"]))
+
+
+def test_the_methods_are_those_of_the_code_from_the_best_to_the_weakest() -> None:
+    assert tuple(re.findall(r"^\| `(\w+)` \|", SECTIONS["Consistency"], re.MULTILINE)) == CONSISTENCIES
 
 
 def test_the_limits_are_those_of_the_code() -> None:

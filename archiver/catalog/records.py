@@ -22,11 +22,11 @@ VaultId = Annotated[str, Meta(pattern=r"^[0-9a-f]{16}\Z")]
 Name = Annotated[str, Meta(pattern=r"^[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?\Z")]
 """A source, class, environment or operator name."""
 ObjectKind = Literal["mdb", "tar", "file"]
-Method = Literal["locked", "cold"]
-"""How a snapshot was taken (docs/ARCHITECTURE.md)."""
+Method = Literal["locked", "cold", "external", "frozen"]
+"""How a snapshot was taken (docs/FORMAT.md, "Consistency")."""
 Consistency = Method | Literal["none"]
 """That of a whole backup; ``none`` without environments."""
-CONSISTENCIES: tuple[Method, ...] = ("locked", "cold")
+CONSISTENCIES: tuple[Method, ...] = ("locked", "cold", "external", "frozen")
 """Best first."""
 
 MAX_PATH = 4096

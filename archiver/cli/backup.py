@@ -29,10 +29,12 @@ def backup(
     """
     from archiver.config import find_config, load_config
     from archiver.operations.backup_setup import backup_source, preview
+    from archiver.operations.priority import give_way
 
     settings = load_config(find_config(config))
     if dry_run:
         return _show_preview(output, preview(settings, source, retention_class))
+    give_way()
     with output.progress():
         result, seconds = backup_source(settings, source, retention_class, label, output)
     _show_result(output, result, seconds)
@@ -53,7 +55,13 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
             "consistency": manifest.consistency,
             "skew_seconds": result.skew_seconds,
             "environments": [
-                {"name": record.name, "method": record.method, "txnid": record.txnid, "bytes": record.size}
+                {
+                    "name": record.name,
+                    "method": record.method,
+                    "pinned": human.time(record.pinned),
+                    "txnid": record.txnid,
+                    "bytes": record.size,
+                }
                 for record in result.environments
             ],
             "files": totals.files,
@@ -86,8 +94,8 @@ def _show_preview(output: Output, preview: "Preview") -> int:
             "dry_run": True,
             "source": preview.source.name,
             "environments": [
-                {"name": name, "path": str(report.directory), "method": report.method, "bytes": report.copy_size}
-                for name, report in preview.environments
+                {"name": item.name, "path": str(item.directory), "method": item.method, "bytes": item.copy_size}
+                for item in preview.environments
             ],
             "media": None if preview.source.media is None else str(preview.source.media),
             "files": preview.files,
@@ -96,11 +104,12 @@ def _show_preview(output: Output, preview: "Preview") -> int:
         }
     )
     output.line(f"would back up {preview.source.name}, storing nothing now")
-    for name, report in preview.environments:
-        output.line(f"  {name}: about {human.size(report.copy_size)}, {report.method}, from {report.directory}")
+    for item in preview.environments:
+        size = "unknown size" if item.copy_size is None else f"about {human.size(item.copy_size)}"
+        output.line(f"  {item.name}: {size}, {item.method}, from {item.directory}")
     if preview.source.media is not None:
         files = human.plural(preview.files, "file")
         output.line(f"  media: {files}, {human.size(preview.file_bytes)}, from {preview.source.media}")
-    for item in skipped:
-        output.warn(f"media/{item.path}: {item.reason}")
+    for record in skipped:
+        output.warn(f"media/{record.path}: {record.reason}")
     return output.exit_code()

@@ -16,8 +16,8 @@ def compare_environments(one: Path, other: Path) -> dict[str, int]:
     """
     expected = read_meta(one / DATA_FILE).main.entries + 1
     with (
-        open_reading(one, lock=False, databases=expected) as left,
-        open_reading(other, lock=False, databases=expected) as right,
+        open_reading(one, databases=expected) as left,
+        open_reading(other, databases=expected) as right,
         left.begin(buffers=True) as left_transaction,
         right.begin(buffers=True) as right_transaction,
     ):

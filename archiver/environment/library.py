@@ -6,7 +6,7 @@ from pathlib import Path
 
 import lmdb
 
-from archiver.errors import ArchiverError, BusyError, FormatError, SourceError
+from archiver.errors import ArchiverError, FormatError, SourceError
 
 MAX_DATABASES = 10_000
 """The most named databases of one environment that archiver reads: LMDB looks handles up one after the other."""
@@ -18,10 +18,11 @@ _MAP_SIZE_OF_FILE = 0
 """The wheel's default is 10 MiB or the file's size: a live writer would outgrow it between opening and pinning."""
 
 
-def open_reading(path: Path, *, lock: bool, databases: int) -> lmdb.Environment:
+def open_reading(path: Path, *, databases: int) -> lmdb.Environment:
     """Open an environment for reading; ``path`` is its directory, or its data file when that has no directory.
 
-    ``databases`` is how many named databases it may hold. Creates no file, unless ``lock`` and ``lock.mdb`` is missing.
+    ``databases`` is how many named databases it may hold. Never with LMDB's own locking, so it creates no file, and
+    whoever reads beside a live process protects the snapshot himself (reader.py).
     """
     with translated(path):
         return lmdb.open(
@@ -29,7 +30,7 @@ def open_reading(path: Path, *, lock: bool, databases: int) -> lmdb.Environment:
             subdir=path.is_dir(),
             readonly=True,
             create=False,
-            lock=lock,
+            lock=False,
             map_size=_MAP_SIZE_OF_FILE,
             max_dbs=min(databases, MAX_DATABASES),
             lib_version=_LMDB_0_9,
@@ -47,16 +48,6 @@ def translated(path: Path) -> Iterator[None]:
 
 def _translate(error: lmdb.Error, path: Path) -> ArchiverError:
     match error:
-        case lmdb.ReadersFullError():
-            return BusyError(
-                f"cannot pin {path}: its reader table is full",
-                hint="Stop readers that are not needed, or raise max_readers where the server opens the environment.",
-            )
-        case lmdb.VersionMismatchError():
-            return SourceError(
-                f"cannot pin {path}: its lock file has a format that this LMDB does not speak",
-                hint="Stop the process that has the environment open, and back it up cold.",
-            )
         case lmdb.IncompatibleError():
             return SourceError(
                 f"cannot make a compact copy of {path}: LMDB reports MDB_INCOMPATIBLE, so the file holds pages that "

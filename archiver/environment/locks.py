@@ -1,30 +1,46 @@
 """Who has an environment open: told from ``lock.mdb`` without disturbing anyone.
 
-Every process that has an environment open with locking holds a shared fcntl lock on byte 0 of ``lock.mdb`` and an
-exclusive one on the byte at the offset of its pid (LMDB's mdb.c, ``mdb_env_setup_locks``, ``mdb_reader_pid``).
-``F_OFD_GETLK`` asks which lock a write lock over the whole file would meet; it takes none and needs no write access.
-A process that opened the environment with MDB_NOLOCK is invisible to LMDB itself and to this module. Linux, 64-bit.
+Every process that has an environment open with locking holds a shared fcntl lock on byte 0 of ``lock.mdb``, and from
+its first read transaction on an exclusive one on the byte at the offset of its pid (LMDB's mdb.c,
+``mdb_env_setup_locks``, ``mdb_reader_pid``). ``F_OFD_GETLK`` asks which lock a write lock would meet; it takes none and
+needs no write access. archiver itself only ever takes open-file-description locks: unlike the classic ones, they are
+not lost when this process closes another descriptor of the file. A process that opened the environment with MDB_NOLOCK
+is invisible to LMDB itself and to this module. Linux, 64-bit.
 """
 
 import fcntl
 import os
 import struct
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
+from archiver.environment import lockfile
+from archiver.environment.lockfile import Layout, Reader
 from archiver.errors import SourceError
 
 LOCK_FILE = "lock.mdb"
+OWN_NUMBERS = range(0x41000000, 0x41000000 + (1 << 22))
+"""What archiver's pins announce in place of a pid. Linux hands out no pid from 2^22 on (PID_MAX_LIMIT), so such a
+number is never that of a server, in whatever pid namespace, and shows whose pin it is."""
 
-_MAGIC = 0xBEEFC0DE
-_HEADER = struct.Struct("=II")
-_VERSION_BITS = 0xFFF
 _FLOCK = struct.Struct("@hhqqi4x")
 """``struct flock``: type, whence, start, length (0 = to the end), pid."""
+_LONGEST_FILE = 1 << 20
+"""Bytes of a lock file that are looked at: 16,000 readers."""
+_END = 1 << 31
+"""Where the bytes of pids end."""
 
-_opened_here: set[tuple[int, int]] = set()
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """A lock that a live process holds on ``lock.mdb``."""
+
+    start: int
+    length: int
+    """0 is to the end of the file."""
+    pid: int | None
+    """The holder; None when the system does not tell (another pid namespace, an open-file-description lock)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,31 +53,45 @@ class LockState:
     live: bool = False
     """Whether a process has the environment open with locking."""
     holder: int | None = None
-    """Pid of one such process; None when the system does not tell (another pid namespace, open-file locks)."""
+    """Pid of one such process; None when the system does not tell."""
     writable: bool = False
     """Whether this process may write to the lock file, as it must to register as a reader."""
+    layout: Layout | None = None
+    """None for a format, or on a machine, that archiver does not know."""
+    glibc: bool = False
+    """Whether its mutexes were made by glibc."""
+    readers: tuple[Reader, ...] = ()
+    numbers: tuple[int, ...] = ()
+    """What the live processes that have read announce: their pids, each in its own namespace, and archiver's pins."""
+    pids: Mapping[int, int] = field(default_factory=dict)
+    """For each number whose process this process can see: its pid, which another namespace may number differently."""
 
     @property
     def version(self) -> int | None:
         """1 is released LMDB 0.9, 2 is its branch mdb.master, which heed uses, and LMDB 1.0."""
-        return None if self.format_word is None else self.format_word & _VERSION_BITS
+        return None if self.format_word is None else lockfile.version(self.format_word)
 
     @property
     def holder_text(self) -> str:
         """The live process in the words of a message."""
+        if self.holder is None and self.numbers and all(number in OWN_NUMBERS for number in self.numbers):
+            return "another archiver"
         return "a live process" if self.holder is None else f"a live process (pid {self.holder})"
+
+    @property
+    def stale(self) -> tuple[Reader, ...]:
+        """Slots whose owner is gone: they keep pages from being used again, as live readers do."""
+        return tuple(reader for reader in self.readers if reader.pid not in self.numbers)
 
 
 def inspect_lock(directory: Path) -> LockState:
     """The state of ``lock.mdb`` in ``directory``; raises ``SourceError`` when it cannot be read.
 
-    Must not be called while this process has that environment open with locking: closing any descriptor of the file
-    drops all of a process's classic fcntl locks on it, and other processes would take this one for dead.
+    Closing the descriptor would drop the classic locks of a process that has the environment open with locking, so
+    nothing in archiver ever does that.
     """
     path = directory / LOCK_FILE
     try:
-        if _identity(directory) in _opened_here:
-            raise AssertionError(f"{path} must not be opened twice by one process")
         descriptor, writable = _open(path)
     except FileNotFoundError:
         return LockState()
@@ -71,36 +101,68 @@ def inspect_lock(directory: Path) -> LockState:
             hint=f"Let the user that runs archiver read and write {path}.",
         ) from error
     try:
-        header = os.pread(descriptor, _HEADER.size, 0)
-        kind, _, _, _, pid = _FLOCK.unpack(
-            fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, 0, 0, 0))
-        )
+        return _state(os.pread(descriptor, _LONGEST_FILE, 0), first_lock(descriptor), _announced(descriptor), writable)
     except OSError as error:
         raise SourceError(
             f"cannot tell whether {directory} is in use: {LOCK_FILE}: {str(error.strerror).lower()}"
         ) from error
     finally:
         os.close(descriptor)
-    live = kind != fcntl.F_UNLCK
-    return LockState(True, _format_word(header), live, pid if live and pid > 0 else None, writable)
 
 
-@contextmanager
-def opened_with_locking(directory: Path) -> Iterator[None]:
-    """Remember, for the block, that this process has the environment open with locking."""
-    identity = _identity(directory)
-    if identity in _opened_here:
-        raise AssertionError(f"{directory} must not be opened twice by one process")
-    _opened_here.add(identity)
+def first_lock(descriptor: int, start: int = 0, length: int = 0) -> Held | None:
+    """Any lock that others hold on ``length`` bytes from ``start`` on; those of ``descriptor`` itself do not count."""
+    answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
+    kind, _, found, size, pid = _FLOCK.unpack(answer)
+    return None if kind == fcntl.F_UNLCK else Held(found, size, pid if pid > 0 else None)
+
+
+def set_lock(descriptor: int, kind: int, offset: int) -> bool:
+    """Take (F_RDLCK, F_WRLCK) or give back (F_UNLCK) the lock of one byte; False when another process is in the way.
+
+    The lock belongs to the open file description: it ends when the last descriptor of that is closed, at the latest
+    with the process.
+    """
     try:
-        yield
-    finally:
-        _opened_here.remove(identity)
+        fcntl.fcntl(descriptor, fcntl.F_OFD_SETLK, _FLOCK.pack(kind, os.SEEK_SET, offset, 1, 0))
+    except BlockingIOError:
+        return False
+    return True
 
 
-def _identity(directory: Path) -> tuple[int, int]:
-    status = directory.stat()
-    return status.st_dev, status.st_ino
+def _state(data: bytes, held: Held | None, announced: Mapping[int, int | None], writable: bool) -> LockState:
+    word = lockfile.format_word(data)
+    layout = None if word is None else lockfile.layout(word, os.uname().machine)
+    return LockState(
+        present=True,
+        format_word=word,
+        live=held is not None,
+        holder=None if held is None else held.pid,
+        writable=writable,
+        layout=layout,
+        glibc=layout is not None and lockfile.made_by_glibc(data, layout),
+        readers=() if layout is None else lockfile.readers(data, layout),
+        numbers=tuple(sorted(announced)),
+        pids={number: pid for number, pid in announced.items() if pid is not None},
+    )
+
+
+def _announced(descriptor: int) -> dict[int, int | None]:
+    """The numbers that live processes announce, with the holder of each lock."""
+    return {held.start: held.pid for held in _locks(descriptor, 1, _END) if held.length == 1}
+
+
+def _locks(descriptor: int, start: int, end: int) -> Iterator[Held]:
+    """Every lock on bytes ``start`` to ``end``: the system tells one at a time, so ask again on both sides of it."""
+    ranges = [(start, end)]
+    while ranges:
+        start, end = ranges.pop()
+        held = first_lock(descriptor, start, end - start) if start < end else None
+        if held is not None:
+            yield held
+            ranges.append((start, held.start))
+            if held.length:
+                ranges.append((held.start + held.length, end))
 
 
 def _open(path: Path) -> tuple[int, bool]:
@@ -111,10 +173,3 @@ def _open(path: Path) -> tuple[int, bool]:
     except OSError:
         # No permission, a read-only mount: the state can be told all the same.
         return os.open(path, os.O_RDONLY), False
-
-
-def _format_word(header: bytes) -> int | None:
-    if len(header) < _HEADER.size:
-        return None
-    magic, word = _HEADER.unpack(header)
-    return int(word) if magic == _MAGIC else None

@@ -1,42 +1,48 @@
-"""Pinned, consistent views of an environment: how one is taken beside a live server, or why not.
+"""A snapshot as the rest of archiver sees it: pinned and copied by a helper process of its own (helper.py)."""
 
-``locked``: a live process has the environment open in a lock format that the lmdb wheel speaks, so an ordinary read
-transaction protects the snapshot. ``cold``: no process has it open; it is read without locks, so that a server can
-start at any time, and whether one committed meanwhile is checked afterwards. There is no silent unlocked copy.
-"""
-
+import os
+import select
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
+from io import FileIO
 from pathlib import Path
-from typing import Literal
+from types import TracebackType
+from typing import IO, Self, cast
 
-import lmdb
+import archiver
+from archiver.config import PinLimits
+from archiver.environment.databases import Database
+from archiver.environment.locks import OWN_NUMBERS, inspect_lock
+from archiver.environment.messages import (
+    COPY,
+    Copied,
+    Declared,
+    Failed,
+    Method,
+    Pinned,
+    PinRequest,
+    Reply,
+    decode_reply,
+    encode,
+)
+from archiver.environment.meta import DATA_FILE, Meta, read_meta
+from archiver.errors import ArchiverError, FormatError, SnapshotChangedError, SourceError
+from archiver.parallel import uninterrupted
 
-from archiver.environment.databases import Database, list_databases
-from archiver.environment.freelist import check_not_truncated
-from archiver.environment.library import open_reading, translated
-from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock, opened_with_locking
-from archiver.environment.meta import DATA_FILE, Meta, read_meta, read_metas
-from archiver.errors import SourceError
-
-Method = Literal["locked", "cold"]
-
-_LOCK_VERSION = 1
-_HEED_LOCK_VERSION = 2
-_SPARE_DATABASES = 128
-"""Named databases that may be created between the reading of the meta page and the pin."""
-_ATTEMPTS = 100
-
-
-class SnapshotChangedError(SourceError):
-    """A cold environment was opened or written to during the copy: pin again and copy again."""
+COMMAND = (sys.executable, "-P", "-m", "archiver.environment.helper")
+_DEFAULT_LIMITS = PinLimits()
+_PATIENCE = 10
+"""Seconds that a helper may take to end once it is not needed any more."""
 
 
 @dataclass(eq=False, slots=True)
 class Snapshot:
-    """One environment as of transaction ``txnid``; sizes are bytes. May be copied from any thread, once at a time."""
+    """One environment as of transaction ``txnid``; sizes are bytes. Can be copied once (copying.py)."""
 
     name: str
     directory: Path
@@ -46,9 +52,9 @@ class Snapshot:
     databases: tuple[Database, ...]
     used_pages: int
     """The two meta pages and the pages of all databases: what a compact copy holds."""
-    _environment: lmdb.Environment = field(repr=False)
-    _transaction: "lmdb.Transaction[memoryview]" = field(repr=False)
-    _resources: ExitStack = field(repr=False)
+    origin: Path
+    """The environment itself; not ``directory`` where that is a copy which a command made."""
+    helper: "Helper" = field(repr=False)
 
     @property
     def txnid(self) -> int:
@@ -71,92 +77,198 @@ class Snapshot:
         """Bytes of a compact copy, for progress; what the copy really has is known at its end."""
         return self.used_pages * self.page_size
 
-    def copy_to(self, descriptor: int) -> None:
-        """Write a compact copy to ``descriptor``: no free pages, pages renumbered, txnid 1.
+    def begin_copy(self) -> FileIO:
+        """Let the helper write a compact copy; the pipe to read it from, which ``release`` closes."""
+        return self.helper.begin_copy()
 
-        Raises ``SourceError`` when LMDB cannot copy, its reader having gone away included.
+    def finish_copy(self) -> None:
+        """Call when the copy's pipe has ended: raises unless it was complete and that of this very snapshot.
+
+        ``SnapshotChangedError`` and ``PinGivenUpError`` mean that another attempt is worth while.
         """
-        with translated(self.directory):
-            self._environment.copyfd(descriptor, compact=True, txn=self._transaction)
+        self.helper.finish_copy(self)
 
-    def confirm(self) -> None:
-        """Call after the copy has ended: raises ``SnapshotChangedError`` unless the copy is that of this very snapshot.
-
-        A locked snapshot is protected by its reader slot. A cold one is confirmed when nobody has committed, or even
-        opened the environment, since it was pinned.
-        """
-        if self.method == "locked":
-            return
-        state = inspect_lock(self.directory)
-        txnid = read_meta(self.directory / DATA_FILE).txnid
-        if state.live or txnid != self.txnid:
-            raise SnapshotChangedError(
-                f"{self.directory} was opened by another process while it was copied without locks: "
-                f"expected transaction {self.txnid} and no process, got {txnid}"
-                + (f" and {state.holder_text}" if state.live else ""),
-                hint="Run the backup again.",
-            )
+    def check(self) -> None:
+        """Raise what ended the pin of a snapshot that still waits to be copied; costs microseconds."""
+        self.helper.check(self)
 
     def release(self) -> None:
         """Give the snapshot up, so that the server may reuse its pages; it cannot be copied afterwards."""
-        self._resources.close()
+        self.helper.close()
 
 
-def choose_method(state: LockState, directory: Path) -> Method:
-    """How to pin an environment whose lock file is in ``state``; raises ``SourceError`` when no way is safe."""
-    if not state.live:
-        return "cold"
-    if state.version == _HEED_LOCK_VERSION:
-        raise SourceError(
-            f"cannot pin {directory}: {state.holder_text} has it open in the lock format of heed (version 2), "
-            "and hot backups of that are not supported yet",
-            hint="Stop the server for the time of the backup.",
+class Helper:
+    """A helper process, started and idle: pins at most one environment. A context manager that ends it."""
+
+    def __init__(self) -> None:
+        with uninterrupted():
+            read_end, write_end = os.pipe()
+            self._copy = os.fdopen(read_end, "rb", buffering=0)
+            try:
+                self._process = _start(write_end)
+            except OSError as error:
+                self._copy.close()
+                raise SourceError(f"cannot start a helper process: {str(error.strerror).lower()}") from error
+            finally:
+                os.close(write_end)
+        self._waiting = False
+        self._requests = cast(IO[bytes], self._process.stdin)
+        self._replies = cast(IO[bytes], self._process.stdout)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def pin(
+        self,
+        directory: Path,
+        *,
+        name: str,
+        limits: PinLimits = _DEFAULT_LIMITS,
+        declared: Declared | None = None,
+        max_size: int | None = None,
+    ) -> Snapshot:
+        """Pin the environment in ``directory`` until the snapshot is released.
+
+        ``max_size`` is the map size in bytes that its server opens it with, if known.
+
+        Raises ``NotFoundError`` without a data.mdb, ``FormatError`` when it is corrupt or truncated, ``BusyError`` when
+        the reader table is full or too little headroom is left, and ``SourceError`` when no safe way to read it
+        exists; the message says why.
+        """
+        headroom = limits.headroom / 100
+        self._ask(encode(PinRequest(os.fsencode(directory), declared, headroom, limits.seconds, max_size)))
+        reply = self._reply()
+        if not isinstance(reply, Pinned):
+            raise self._error(reply, directory)
+        self._waiting = True
+        return Snapshot(
+            name=name,
+            directory=directory,
+            method=reply.method,
+            pinned=reply.pinned,
+            meta=reply.meta,
+            databases=reply.databases,
+            used_pages=reply.used_pages,
+            origin=directory,
+            helper=self,
         )
-    if state.version != _LOCK_VERSION:
-        found = "none" if state.format_word is None else f"{state.format_word:#x}"
-        raise SourceError(
-            f"cannot pin {directory}: {state.holder_text} has it open in an unknown lock format: "
-            f"expected version {_LOCK_VERSION}, got {found}",
-            hint="Stop the process that has the environment open, and back it up cold.",
-        )
-    if not state.writable:
-        raise SourceError(
-            f"cannot pin {directory}: {state.holder_text} has it open, and {LOCK_FILE} cannot be written to, "
-            "so that the process would not respect a reader",
-            hint=f"Mount the volume read-write and let the user that runs archiver write {LOCK_FILE}.",
-        )
-    return "locked"
+
+    def begin_copy(self) -> FileIO:
+        """Let it write the copy, once; returns the pipe to read that from, which ``close`` closes."""
+        if not self._waiting:
+            raise AssertionError("a snapshot can be copied once, and not after it was released")
+        self._waiting = False
+        self._ask(COPY)
+        return self._copy
+
+    def finish_copy(self, snapshot: Snapshot) -> None:
+        """Its verdict on the copy, once the pipe has ended."""
+        reply = self._reply()
+        if isinstance(reply, Copied):
+            return
+        error = self._error(reply, snapshot.directory)
+        if reply is None and _disturbed(snapshot):
+            raise SnapshotChangedError(
+                f"{snapshot.directory} was opened by another process while it was copied without locks",
+                hint="Run the backup again.",
+            ) from error
+        raise error
+
+    def check(self, snapshot: Snapshot) -> None:
+        """Raise its last word, or what its death means, when it has ended though it has a pin and no copy to make."""
+        if not self._waiting:
+            return
+        poller = select.poll()
+        poller.register(self._replies, select.POLLIN)
+        if poller.poll(0):
+            raise self._error(self._reply(), snapshot.directory)
+
+    def close(self) -> None:
+        """End the process, whatever it is doing; it frees its reader slot. May be repeated."""
+        self._waiting = False
+        for pipe in (self._copy, self._requests, self._replies):
+            # What a dead process did not read is still in the buffer.
+            with suppress(BrokenPipeError):
+                pipe.close()
+        try:
+            self._process.wait(_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, line: bytes) -> None:
+        # It may have ended, and its last word says why.
+        with suppress(BrokenPipeError):
+            self._requests.write(line)
+            self._requests.flush()
+
+    def _reply(self) -> Reply | None:
+        """The next reply; None when the process has ended without one, or in the middle of it."""
+        line = self._replies.readline()
+        return decode_reply(line) if line.endswith(b"\n") else None
+
+    def _error(self, reply: Reply | None, directory: Path) -> ArchiverError:
+        return reply.error if isinstance(reply, Failed) else _death(self._process.wait(), directory)
+
+
+def _start(write_end: int) -> "subprocess.Popen[bytes]":
+    return subprocess.Popen(
+        [*COMMAND, str(write_end)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        pass_fds=[write_end],
+        # Ctrl-C is for the parent, which ends its helpers in good order.
+        process_group=0,
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(_module_path())},
+    )
+
+
+def _module_path() -> list[str]:
+    """This very archiver first, then what the user has set for the modules that it needs."""
+    users = os.environ.get("PYTHONPATH")
+    return [str(Path(archiver.__file__).parents[1]), *([users] if users else [])]
 
 
 @contextmanager
-def pin(directory: Path, *, name: str) -> Iterator[Snapshot]:
-    """Pin the environment in ``directory`` for the block, or until the snapshot is released.
-
-    Raises ``NotFoundError`` without a data.mdb, ``FormatError`` when it is corrupt or truncated, ``BusyError`` when
-    the reader table is full, and ``SourceError`` when no safe way to read it exists; the message says why.
-    """
-    data = directory / DATA_FILE
-    expected = read_meta(data).main.entries + _SPARE_DATABASES
-    method = choose_method(inspect_lock(directory), directory)
+def pin(
+    directory: Path,
+    *,
+    name: str,
+    limits: PinLimits = _DEFAULT_LIMITS,
+    declared: Declared | None = None,
+    max_size: int | None = None,
+) -> Iterator[Snapshot]:
+    """Pin the environment in ``directory`` for the block, or until it is released; arguments as of ``Helper.pin``."""
     with ExitStack() as resources:
-        if method == "locked":
-            resources.enter_context(opened_with_locking(directory))
-        environment = resources.enter_context(open_reading(directory, lock=method == "locked", databases=expected))
-        transaction, meta = _begin(environment, data)
-        resources.callback(transaction.abort)
-        pinned = datetime.now(UTC)
-        check_not_truncated(data, meta)
-        databases, pages = list_databases(environment, transaction, meta.main, directory)
-        yield Snapshot(name, directory, method, pinned, meta, databases, 2 + pages, environment, transaction, resources)
+        # An interrupt must not fall between a helper's start and its clean-up.
+        with uninterrupted():
+            helper = resources.enter_context(Helper())
+        yield helper.pin(directory, name=name, limits=limits, declared=declared, max_size=max_size)
 
 
-def _begin(environment: lmdb.Environment, data: Path) -> "tuple[lmdb.Transaction[memoryview], Meta]":
-    """A read transaction and the meta page of its commit, which only lasts until the second commit after it."""
-    for _ in range(_ATTEMPTS):
-        with translated(data.parent):
-            transaction = environment.begin(buffers=True)
-        for meta in read_metas(data):
-            if meta.txnid == transaction.id():
-                return transaction, meta
-        transaction.abort()
-    raise SourceError(f"cannot pin {data.parent}: it is committed to faster than its meta pages can be read")
+def _disturbed(snapshot: Snapshot) -> bool:
+    """Whether a server that wrote beside an unprotected snapshot explains that LMDB crashed on it."""
+    state = inspect_lock(snapshot.directory)
+    # A pin that held until the crash has left its slot behind, one that had left its server has not.
+    if any(reader.pid in OWN_NUMBERS for reader in state.readers):
+        return False
+    return state.live or read_meta(snapshot.directory / DATA_FILE).txnid != snapshot.txnid
+
+
+def _death(status: int, directory: Path) -> ArchiverError:
+    """What the end of a helper without a last word means."""
+    if -status in (signal.SIGSEGV, signal.SIGBUS, signal.SIGABRT, signal.SIGFPE):
+        return FormatError(
+            f"{directory} is corrupt, or its disk cannot be read: LMDB was ended by {signal.Signals(-status).name}",
+            hint="Look for disk errors in the system's log, and restore this environment from a backup.",
+        )
+    ended = f"was ended by {signal.Signals(-status).name}" if status < 0 else f"ended with status {status}"
+    return SourceError(
+        f"the process that read {directory} {ended}",
+        hint="See whether the system's log says that it ran out of memory, and run the backup again.",
+    )

@@ -43,7 +43,7 @@ def count_entries(data: Path) -> tuple[Database, ...]:
     meta = read_meta(data)
     check_not_truncated(data, meta)
     with (
-        open_reading(data, lock=False, databases=meta.main.entries) as environment,
+        open_reading(data, databases=meta.main.entries) as environment,
         translated(data),
         environment.begin(buffers=True) as transaction,
     ):

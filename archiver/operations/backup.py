@@ -32,12 +32,13 @@ from archiver.catalog.records import (
     ObjectKind,
     ObjectRecord,
 )
-from archiver.config import RetentionClass, Tuning
+from archiver.config import PinLimits, RetentionClass, Tuning
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Recipient, vault_id
 from archiver.environment.copying import copy_stream
-from archiver.environment.snapshot import Snapshot, SnapshotChangedError
-from archiver.errors import ConfigError, IntegrityError, NotFoundError
+from archiver.environment.external import remove_leftovers
+from archiver.environment.snapshot import Snapshot
+from archiver.errors import ConfigError, IntegrityError, NotFoundError, PinGivenUpError, SnapshotChangedError
 from archiver.operations.archive import Archive, Backup
 from archiver.operations.backup_lists import BackupLists
 from archiver.operations.objects import write_object
@@ -45,7 +46,7 @@ from archiver.operations.run_lock import run_lock
 from archiver.operations.sources import Source
 from archiver.progress import Reporter
 from archiver.sources.entries import CHANGED, FileEntry, HardLinks, UnreadableError, warning_record
-from archiver.sources.environments import data_files, environment_record, pin_all
+from archiver.sources.environments import Pins, data_files, environment_record, pin_all
 from archiver.sources.files import LargeFile
 from archiver.sources.media import Batch, MediaTree, batches
 from archiver.sources.packs import Member, Pack
@@ -55,8 +56,6 @@ from archiver.stores.base import Store
 EXTENT_LIMIT = 1024 * 1024 * 1024
 """Plaintext bytes of one object of an environment or a large file: far below the format's 4 GiB, so that a lost
 connection or an interrupted restore repeats little."""
-COLD_ATTEMPTS = 3
-"""How often cold copies are begun anew when somebody committed while they were made."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +70,7 @@ class BackupRequest:
     state_directory: Path
     """Of this source: its lock lies here, and the journal of what it has open in the store."""
     tuning: Tuning
+    pin: PinLimits
     label: str = ""
 
 
@@ -91,6 +91,7 @@ def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupRe
         aborted = store.recover()
         if aborted:
             reporter.event("recovered", interrupted_uploads=aborted)
+        remove_leftovers(request.state_directory)
         _check_vault(store, request)
         previous = _previous(store, request, reporter)
         started = _start(store, previous, reporter)
@@ -162,31 +163,38 @@ class _Run:
         return BackupResult(manifest, place.retention_class, environments, skew)
 
     def _copy_environments(self) -> tuple[list[EnvironmentRecord], float]:
-        """All environments, pinned together; begun anew when somebody wrote to one that was copied cold."""
-        specs = self._request.source.environments
-        for attempt in range(1, COLD_ATTEMPTS + 1):
+        """All environments, pinned together; begun anew when somebody wrote to one that was copied without a pin, and
+        after a pause when a pin was given up for the sake of the live server."""
+        limits = self._request.pin
+        for attempt in range(1, limits.attempts + 1):
             try:
-                with pin_all(specs) as snapshots:
-                    for name, first in snapshots.duplicates:
-                        self._reporter.event("same environment", environment=name, backed_up_as=first)
-                    copies = [self._copy_environment(snapshot) for snapshot in snapshots]
-                    skew = snapshots.skew.total_seconds()
-            except SnapshotChangedError as error:
-                if attempt == COLD_ATTEMPTS:
+                return self._copy_pinned()
+            except (SnapshotChangedError, PinGivenUpError) as error:
+                if attempt == limits.attempts:
                     raise
-                self._reporter.warn(f"beginning anew: {error.message}")
-            else:
-                for _, objects in copies:
-                    self._lists.register(*objects)
-                return [record for record, _ in copies], skew
+                pause = limits.pause if isinstance(error, PinGivenUpError) else 0
+                self._reporter.warn(f"beginning anew{f' in {pause} s' if pause else ''}: {error.message}")
+                time.sleep(pause)
         raise AssertionError("unreachable: the last attempt returns or raises")
 
-    def _copy_environment(self, snapshot: Snapshot) -> tuple[EnvironmentRecord, list[ObjectRecord]]:
+    def _copy_pinned(self) -> tuple[list[EnvironmentRecord], float]:
+        """All environments, pinned together, and the seconds between the first pin and the last."""
+        request = self._request
+        with pin_all(request.source.environments, request.pin, request.state_directory) as snapshots:
+            for name, first in snapshots.duplicates:
+                self._reporter.event("same environment", environment=name, backed_up_as=first)
+            copies = [self._copy_environment(snapshot, snapshots) for snapshot in snapshots]
+            skew = snapshots.skew.total_seconds()
+        for _, objects in copies:
+            self._lists.register(*objects)
+        return [record for record, _ in copies], skew
+
+    def _copy_environment(self, snapshot: Snapshot, pins: Pins) -> tuple[EnvironmentRecord, list[ObjectRecord]]:
         self._reporter.phase(f"environment {snapshot.name}", snapshot.estimated_copy_size)
         meter = Meter()
         objects: list[ObjectRecord] = []
         extents: list[Extent] = []
-        copy = measured(copy_stream(snapshot, self._request.tuning.frame_size), meter)
+        copy = measured(pins.guard(copy_stream(snapshot, self._request.tuning.frame_size)), meter)
         offset = 0
         with closing(copy):
             for piece in split(copy, EXTENT_LIMIT):

@@ -4,21 +4,34 @@ import time
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from pathlib import Path
 
 from archiver.catalog.names import check_class
-from archiver.config import Config, SourceConfig
+from archiver.config import Config, PinLimits, SourceConfig
 from archiver.crypto.identities import read_secret_file
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Recipient
-from archiver.environment.inspection import EnvironmentReport, inspect
-from archiver.errors import ConfigError, FormatError, UsageError
+from archiver.environment.inspection import inspect
+from archiver.environment.messages import Declared, Method
+from archiver.errors import ArchiverError, ConfigError, FormatError, UsageError
 from archiver.operations.backup import BackupRequest, BackupResult, backup
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
 from archiver.sources.entries import FileEntry, Skipped
-from archiver.sources.environments import data_files
+from archiver.sources.environments import EnvironmentSpec, data_files
 from archiver.sources.media import MediaTree
 from archiver.stores.destination import Destination, FileDestination, open_store, parse_destination
+
+
+@dataclass(frozen=True, slots=True)
+class PreviewedEnvironment:
+    """How an environment would be taken now."""
+
+    name: str
+    directory: Path
+    method: Method
+    copy_size: int | None
+    """About how many bytes; None where a command makes the copy."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +39,7 @@ class Preview:
     """What a backup made now would hold. Sizes are bytes before compression."""
 
     source: Source
-    environments: Sequence[tuple[str, EnvironmentReport]]
+    environments: Sequence[PreviewedEnvironment]
     files: int
     file_bytes: int
     skipped: Sequence[Skipped]
@@ -47,10 +60,7 @@ def preview(config: Config, name: str | None, retention_class: str) -> Preview:
     """Everything but the backup: keys and destination are checked, environments inspected, the media tree listed."""
     request = _request(config, config.source(name), retention_class, "")
     source = request.source
-    environments = [(spec.name, inspect(spec.directory)) for spec in source.environments]
-    for _, report in environments:
-        if report.refusal is not None:
-            raise report.refusal
+    environments = [_previewed(spec, config.pin) for spec in source.environments]
     files = size = 0
     skipped = []
     if source.media is not None:
@@ -62,6 +72,17 @@ def preview(config: Config, name: str | None, retention_class: str) -> Preview:
                 elif isinstance(entry, Skipped):
                     skipped.append(entry)
     return Preview(source, environments, files, size, skipped)
+
+
+def _previewed(spec: EnvironmentSpec, limits: PinLimits) -> PreviewedEnvironment:
+    """Raises what a backup would; a command is not run, so that what it would write is not known."""
+    if spec.command is not None:
+        return PreviewedEnvironment(spec.name, spec.directory, "external", None)
+    declared: Declared | None = "frozen" if spec.frozen else None
+    report = inspect(spec.directory, limits=limits, declared=declared, max_size=spec.max_size)
+    if isinstance(report.way, ArchiverError):
+        raise report.way
+    return PreviewedEnvironment(spec.name, spec.directory, report.way, report.copy_size)
 
 
 def _request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:
@@ -90,6 +111,7 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
         signing_key=signing_key,
         state_directory=config.state_directory / source.name,
         tuning=config.tuning,
+        pin=config.pin,
         label=label,
     )
 

@@ -4,40 +4,25 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
 
 from archiver.catalog.names import vault_prefix
 from archiver.config import Config, SourceConfig
 from archiver.crypto.identities import read_secret_file
 from archiver.crypto.minisign import SigningKey, VerifyKey
 from archiver.crypto.recipients import X25519Recipient, vault_id
-from archiver.environment.inspection import inspect
 from archiver.errors import ArchiverError
+from archiver.operations.doctor_environment import examine_environment
+from archiver.operations.findings import Finding, nearest
 from archiver.operations.sources import resolve_source
-from archiver.sources.environments import EnvironmentSpec
 from archiver.stores.base import Store
 from archiver.stores.destination import FileDestination, open_store, parse_destination
 
-Severity = Literal["ok", "warning", "error"]
 _SKEW_LIMIT = 60
 """Seconds that this host's clock may differ from the store's: S3 refuses requests at 15 minutes."""
 _LOW_SPACE = 0.1
 """The share of a destination's file system below which its free space is worth a warning."""
-_FULL = 0.85
-"""The share of a map or a disk from which on a pinned snapshot is a danger to the server's writes."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at."""
-
-    severity: Severity
-    subject: str
-    message: str
-    hint: str | None = None
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -53,15 +38,11 @@ def examine(config: Config) -> Iterator[Finding]:
             reachable = reachable and finding.severity != "error"
             yield finding
         for source in config.sources.values():
-            yield from _source(source)
+            yield from _source(source, config)
             if reachable:
                 yield from _vault(store, source)
     if not config.sources:
         yield Finding("error", str(config.path), "defines no source", "Run archiver init.")
-
-
-def _failure(subject: str, error: ArchiverError) -> Finding:
-    return Finding("error", subject, error.message, error.hint)
 
 
 def _signing(config: Config) -> Iterator[Finding]:
@@ -73,7 +54,7 @@ def _signing(config: Config) -> Iterator[Finding]:
         key = SigningKey.parse(read_secret_file(config.signing_key)).verify_key
         trusted = [VerifyKey.parse(text) for text in config.trusted]
     except ArchiverError as error:
-        yield _failure(subject, error)
+        yield Finding.of(subject, error)
         return
     mode = stat.S_IMODE(config.signing_key.stat().st_mode)
     if mode & 0o077:
@@ -87,7 +68,7 @@ def _signing(config: Config) -> Iterator[Finding]:
 
 
 def _state(config: Config) -> Iterator[Finding]:
-    directory = _nearest(config.state_directory)
+    directory = nearest(config.state_directory)
     if not os.access(directory, os.W_OK | os.X_OK):
         yield Finding(
             "error", f"state directory {config.state_directory}", f"{directory} cannot be written to by this user",
@@ -97,7 +78,7 @@ def _state(config: Config) -> Iterator[Finding]:
 
 def _directory(root: Path) -> Iterator[Finding]:
     """A destination on this host: whether it can be written to, and how full it is."""
-    subject, directory = f"destination {root}", _nearest(root)
+    subject, directory = f"destination {root}", nearest(root)
     status = os.statvfs(directory)
     if status.f_flag & os.ST_RDONLY or not os.access(directory, os.W_OK | os.X_OK):
         yield Finding("error", subject, "cannot be written to by this user", "Mount it read-write, or mend its mode.")
@@ -106,19 +87,13 @@ def _directory(root: Path) -> Iterator[Finding]:
         yield Finding("warning", subject, f"only {free / 2**20:,.0f} MiB are free", "Free space: backups need room.")
 
 
-def _nearest(path: Path) -> Path:
-    while not path.exists():
-        path = path.parent
-    return path
-
-
 def _destination(store: Store) -> Iterator[Finding]:
     subject = f"destination {store.url}"
     try:
         skew = (datetime.now(UTC) - store.clock()).total_seconds()
         list(store.list_names())
     except ArchiverError as error:
-        yield _failure(subject, error)
+        yield Finding.of(subject, error)
         return
     if abs(skew) > _SKEW_LIMIT:
         yield Finding("warning", subject, f"this host's clock differs by {skew:.0f} s", "Let NTP set the clock.")
@@ -131,7 +106,7 @@ def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:
         vault = vault_id(str(X25519Recipient.parse(source.vault)))
         files = [item.key for item in store.list(vault_prefix(source.name, vault))]
     except ArchiverError as error:
-        yield _failure(subject, error)
+        yield Finding.of(subject, error)
         return
     if not files:
         yield Finding(
@@ -142,16 +117,16 @@ def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:
         yield Finding("ok", subject, f"{vault}, opened by {', '.join(key.rsplit('/', 1)[-1] for key in files)}")
 
 
-def _source(config: SourceConfig) -> Iterator[Finding]:
+def _source(section: SourceConfig, config: Config) -> Iterator[Finding]:
     try:
-        source = resolve_source(config)
+        source = resolve_source(section)
     except ArchiverError as error:
-        yield _failure(f"source {config.name}", error)
+        yield Finding.of(f"source {section.name}", error)
         return
     for spec in source.environments:
-        yield from _environment(config.name, spec)
+        yield from examine_environment(section.name, spec, config.pin, config.state_directory)
     if source.media is not None:
-        subject = f"media of {config.name}"
+        subject = f"media of {section.name}"
         if os.path.isdir(source.media) and os.access(source.media, os.R_OK | os.X_OK):
             if not os.listdir(source.media):
                 yield Finding("warning", subject, f"{source.media} is empty", "Check that its volume is mounted.")
@@ -160,24 +135,3 @@ def _source(config: SourceConfig) -> Iterator[Finding]:
             yield Finding(
                 "error", subject, f"{source.media} is no readable directory", "Check the path, and that it is mounted."
             )
-
-
-def _environment(source: str, spec: EnvironmentSpec) -> Iterator[Finding]:
-    subject = f"environment {spec.name} of {source}"
-    try:
-        report = inspect(spec.directory)
-    except ArchiverError as error:
-        yield _failure(subject, error)
-        return
-    if report.refusal is not None:
-        yield _failure(subject, report.refusal)
-        return
-    if report.fullness > _FULL:
-        yield Finding(
-            "warning", subject, f"its map is {report.fullness:.0%} full",
-            "Raise the server's map size: writes fail with MDB_MAP_FULL when it is full.",
-        )  # fmt: skip
-    holder = report.lock.holder_text if report.lock.live else "no live process"
-    pages = f"{report.used_pages} pages in use and {report.idle_pages} idle, {report.page_size} bytes each"
-    size = f"{report.file_size / 2**20:.1f} MiB, map {report.fullness:.0%} full"
-    yield Finding("ok", subject, f"{spec.directory}: {report.method}, {holder}, {size}, {pages}")

@@ -1,18 +1,26 @@
 """The environments of a source: pinned all together, each once."""
 
+import os
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import overload
 
+from archiver.buffers import Buffer
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent, encode_text
-from archiver.environment.meta import DATA_FILE
-from archiver.environment.snapshot import Snapshot, pin
-from archiver.errors import NotFoundError, SourceError
+from archiver.config import PinLimits
+from archiver.environment.external import external_copy
+from archiver.environment.headroom import Gauge
+from archiver.environment.messages import Declared
+from archiver.environment.meta import DATA_FILE, read_meta
+from archiver.environment.snapshot import Helper, Snapshot
+from archiver.errors import FormatError, NotFoundError, SourceError
 from archiver.filesystem import Identity, identity
+from archiver.parallel import uninterrupted
 from archiver.sources.entries import group_name, owner_name
 
 
@@ -23,16 +31,18 @@ class EnvironmentSpec:
     name: str
     directory: Path
     max_size: int | None
+    frozen: bool = False
+    """The directory is that of a filesystem snapshot."""
+    command: tuple[str, ...] | None = None
+    """The program and its arguments that write a copy to standard output."""
 
 
 class Pins(Sequence[Snapshot]):
     """The snapshots of a source's environments, in the order of its configuration."""
 
-    def __init__(self, resources: ExitStack) -> None:
-        self._resources = resources
-        self._snapshots: list[Snapshot] = []
-        self._first_names: dict[Identity, str] = {}
-        self.duplicates: list[tuple[str, str]] = []
+    def __init__(self, snapshots: Sequence[Snapshot], duplicates: Sequence[tuple[str, str]]) -> None:
+        self._snapshots = list(snapshots)
+        self.duplicates = duplicates
         """(name, name that it was pinned under) of each environment that had been named before."""
 
     @overload
@@ -47,45 +57,107 @@ class Pins(Sequence[Snapshot]):
     def __len__(self) -> int:
         return len(self._snapshots)
 
+    def guard(self, buffers: Iterable[Buffer]) -> Iterator[Buffer]:
+        """``buffers``, until one of the pins that wait for their copy is lost: then the others are worth nothing."""
+        for buffer in buffers:
+            for snapshot in self._snapshots:
+                snapshot.check()
+            yield buffer
+
     @property
     def skew(self) -> timedelta:
         """The time between the first pin and the last one that are held."""
         times = [snapshot.pinned for snapshot in self._snapshots]
         return max(times) - min(times) if times else timedelta(0)
 
-    def add(self, spec: EnvironmentSpec) -> None:
-        """Pin one more environment, unless it is pinned already under another name or path."""
-        data = spec.directory / DATA_FILE
-        try:
-            status = data.stat()
-        except (FileNotFoundError, NotADirectoryError):
+
+@contextmanager
+def pin_all(specs: Sequence[EnvironmentSpec], limits: PinLimits, workspace: Path) -> Iterator[Pins]:
+    """Pin every environment before the block begins; it may release each of them before it ends.
+
+    An environment that is named twice, by whatever path, is pinned once, under the first name. What commands copy
+    comes first, into ``workspace``, because it takes long; the rest is pinned at once, by helper processes that are
+    all running by then. When one of them cannot be pinned none is, and the error is that of ``Helper.pin``.
+    """
+    unique, duplicates = _unique(specs)
+    with ExitStack() as resources:
+        copies = {
+            spec.name: (datetime.now(UTC), resources.enter_context(_external(spec, spec.command, limits, workspace)))
+            for spec in unique
+            if spec.command is not None
+        }
+        # An interrupt must not fall between a helper's start and its clean-up.
+        with uninterrupted():
+            helpers = [resources.enter_context(Helper()) for _ in unique]
+        snapshots = []
+        for spec, helper in zip(unique, helpers, strict=True):
+            if spec.name in copies:
+                began, copy = copies[spec.name]
+                snapshot = helper.pin(copy, name=spec.name, limits=limits, declared="external")
+                snapshot.pinned, snapshot.origin = began, spec.directory
+            else:
+                declared: Declared | None = "frozen" if spec.frozen else None
+                snapshot = helper.pin(
+                    spec.directory, name=spec.name, limits=limits, declared=declared, max_size=spec.max_size
+                )
+            snapshots.append(snapshot)
+        yield Pins(snapshots, duplicates)
+
+
+def _unique(specs: Sequence[EnvironmentSpec]) -> tuple[list[EnvironmentSpec], list[tuple[str, str]]]:
+    """``specs`` without those that are the environment of an earlier one, and (their name, its name)."""
+    unique: list[EnvironmentSpec] = []
+    duplicates = []
+    first_names: dict[Identity, str] = {}
+    for spec in specs:
+        status = _data_status(spec)
+        first_name = spec.name if status is None else first_names.setdefault(identity(status), spec.name)
+        if first_name == spec.name:
+            unique.append(spec)
+        else:
+            duplicates.append((spec.name, first_name))
+    return unique, duplicates
+
+
+def _data_status(spec: EnvironmentSpec) -> os.stat_result | None:
+    """That of ``data.mdb``; None where only the external command can see it."""
+    data = spec.directory / DATA_FILE
+    try:
+        return data.stat()
+    except OSError as error:
+        if spec.command is not None:
+            return None
+        if isinstance(error, FileNotFoundError | NotADirectoryError):
             raise NotFoundError(
                 f"environment {spec.name!r}: {data} does not exist",
                 hint="Check the path, and that the volume it lies on is mounted.",
             ) from None
-        except OSError as error:
-            raise SourceError(
-                f"environment {spec.name!r}: cannot open {data}: {str(error.strerror).lower()}"
-            ) from error
-        first_name = self._first_names.setdefault(identity(status), spec.name)
-        if first_name != spec.name:
-            self.duplicates.append((spec.name, first_name))
-        else:
-            self._snapshots.append(self._resources.enter_context(pin(spec.directory, name=spec.name)))
+        raise SourceError(f"environment {spec.name!r}: cannot open {data}: {str(error.strerror).lower()}") from error
 
 
 @contextmanager
-def pin_all(specs: Sequence[EnvironmentSpec]) -> Iterator[Pins]:
-    """Pin every environment, in order, before the block begins; it may release each of them before it ends.
+def _external(spec: EnvironmentSpec, command: Sequence[str], limits: PinLimits, workspace: Path) -> Iterator[Path]:
+    """The directory of the copy that ``command`` makes; it reads a snapshot, too, so the server's room is watched."""
+    data = spec.directory / DATA_FILE
+    give_way: Callable[[], str | None] = _never
+    # It may be another user's, whom the command becomes.
+    if os.access(data, os.R_OK):
+        txnid = read_meta(data).txnid
+        give_way = partial(_shortage, Gauge(data, lambda: txnid, limits.headroom / 100, spec.max_size))
+    with external_copy(command, spec.directory, workspace, seconds=limits.seconds, give_way=give_way) as copy:
+        yield copy
 
-    An environment that is named twice, by whatever path, is pinned once, under the first name. When one of them
-    cannot be pinned none is, and the error is that of ``pin``.
-    """
-    with ExitStack() as resources:
-        pins = Pins(resources)
-        for spec in specs:
-            pins.add(spec)
-        yield pins
+
+def _never() -> None:
+    return None
+
+
+def _shortage(gauge: Gauge) -> str | None:
+    try:
+        return gauge.shortage()
+    except FormatError:
+        # Until the command has begun to read, nothing keeps the server from changing the list while it is looked at.
+        return None
 
 
 def database_records(snapshot: Snapshot) -> list[DatabaseRecord]:
@@ -101,7 +173,11 @@ def database_records(snapshot: Snapshot) -> list[DatabaseRecord]:
 
 def environment_record(snapshot: Snapshot, size: int, blake3: str, extents: list[Extent]) -> EnvironmentRecord:
     """The catalog's record of ``snapshot``, whose compact copy has ``size`` bytes and lies in ``extents``."""
-    status = (snapshot.directory / DATA_FILE).stat()
+    try:
+        status = (snapshot.origin / DATA_FILE).stat()
+    except OSError:
+        # Only the external command can see it.
+        status = (snapshot.directory / DATA_FILE).stat()
     return EnvironmentRecord(
         name=snapshot.name,
         method=snapshot.method,
@@ -126,6 +202,6 @@ def data_files(specs: Sequence[EnvironmentSpec]) -> frozenset[Identity]:
     """Which files the environments' ``data.mdb`` are: never opened by the media walk; ``pin`` reports missing ones."""
     found = set()
     for spec in specs:
-        with suppress(FileNotFoundError, NotADirectoryError):
+        with suppress(OSError):
             found.add(identity((spec.directory / DATA_FILE).stat()))
     return frozenset(found)

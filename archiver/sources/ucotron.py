@@ -22,7 +22,8 @@ _MODES = ("embedded", "external", "shared")
 _DATA_DIRECTORY = "data"
 _MEDIA_DIRECTORY = "data/media"
 _MAX_DB_SIZE = 10 * 1024**3
-_VISUAL = "visual"
+VISUAL = "visual"
+"""The environment that there is only where image models were installed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,8 +52,8 @@ def expand(config_path: Path, environ: Mapping[str, str], working_directory: Pat
         environments = [EnvironmentSpec("data", vector, min(vector_size, graph_size))]
     else:
         environments = [EnvironmentSpec("vector", vector, vector_size), EnvironmentSpec("graph", graph, graph_size)]
-    if _exists(vector / _VISUAL / DATA_FILE):
-        environments.append(EnvironmentSpec(_VISUAL, vector / _VISUAL, vector_size))
+    if _exists(vector / VISUAL / DATA_FILE):
+        environments.append(EnvironmentSpec(VISUAL, vector / VISUAL, vector_size))
     return UcotronLayout(tuple(environments), _media_directory(settings, working_directory))
 
 

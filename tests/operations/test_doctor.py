@@ -1,12 +1,22 @@
 """archiver doctor: finds what would stop a backup or a restore, and changes nothing."""
 
+import os
 import shutil
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.environment.live import heed_holder, writer
-from tests.operations.scene import Done, Scene, archiver, tree
+from archiver.config import PinLimits
+from archiver.environment.headroom import Room
+from archiver.operations.doctor_environment import examine_environment
+from archiver.operations.findings import Finding
+from archiver.sources.environments import EnvironmentSpec
+from tests.environment.live import make_environment, writer
+from tests.environment.states import PINNING, READING, leak_a_page, make_plain_environment, reader_process
+from tests.heed import HeedWriter
+from tests.operations.scene import Done, Scene, archiver, finish, spawn, tree
 
 
 def examine(scene: Scene) -> Done:
@@ -15,6 +25,26 @@ def examine(scene: Scene) -> Done:
 
 def problems(done: Done) -> list[tuple[str, str]]:
     return [(item["severity"], item["subject"]) for item in done.document if item["severity"] != "ok"]
+
+
+def of_environment(directory: Path, **details: Any) -> list[Finding]:
+    """The findings on one environment."""
+    spec = EnvironmentSpec("vector", directory, **({"max_size": None} | details))
+    return list(examine_environment("prod", spec, PinLimits(), directory.parent / "state"))
+
+
+def the_warning(findings: list[Finding]) -> Finding:
+    (warning,) = [finding for finding in findings if finding.severity == "warning"]
+    assert warning.hint is not None
+    assert warning.hint[0].isupper()
+    assert warning.hint.endswith(".")
+    return warning
+
+
+def the_error(findings: list[Finding]) -> Finding:
+    (error,) = findings
+    assert error.severity == "error"
+    return error
 
 
 def test_all_is_well_and_nothing_is_changed(scene: Scene) -> None:
@@ -81,10 +111,194 @@ def test_what_it_finds(scene: Scene, spoil: Callable[[Scene], None], severity: s
     assert found_subject.startswith(subject)
 
 
-def test_live_processes(scene: Scene) -> None:
-    with writer(scene.data / "live"), heed_holder(scene.data / "graph"):
+def serve(scene: Scene, live: Path) -> None:
+    """Let the configuration name the environments in ``live``."""
+    text = scene.config.read_text()
+    for name in ("vector", "graph"):
+        text = text.replace(str(scene.data / name), str(live / name))
+    scene.config.write_text(text)
+
+
+def facts(done: Done, environment: str) -> dict[str, Any]:
+    subject = f"environment {environment} of prod"
+    (found,) = [item["facts"] for item in done.document if item["subject"] == subject and item["facts"]]
+    return dict(found)
+
+
+def test_the_facts_on_a_live_server(scene: Scene, heed_writer: Path) -> None:
+    with HeedWriter.start(heed_writer, scene.data / "live") as live:
+        serve(scene, scene.data / "live")
+        with reader_process(PINNING, scene.data / "live/vector"):
+            done = examine(scene)
+            text = archiver("doctor", "--config", str(scene.config)).output
+        assert live.stats().errors == 0
+    assert (done.code, problems(done)) == (0, [])
+    found = facts(done, "vector")
+    assert (found["method"], found["live"], found["lock_version"]) == ("locked", True, 2)
+    (process,) = found["processes"]
+    assert (process["pid"], process["name"]) == (live.pid, "heed_writer")
+    (reader,) = found["readers"]
+    assert (reader["state"], reader["process"]) == ("archiver", None)
+    assert reader["transactions_behind"] >= 0
+    assert found["map_bytes"] == 1 << 30
+    assert 0 < found["used_pages"] < found["pages"]
+    assert f"live: pid {live.pid} (heed_writer)" in text
+    assert "lock: format 2 (mdb.master, as heed uses it), 1 of 126 reader slots taken" in text
+    assert "reader: an archiver's pin, " in text
+    assert "a backup would be locked: a process has it open" in text
+
+
+def test_the_facts_on_a_server_in_another_pid_namespace(scene: Scene) -> None:
+    with writer(scene.data / "live") as live, reader_process(READING, scene.data / "live") as reading:
         scene.config.write_text(scene.config.read_text().replace(str(scene.data / "vector"), str(scene.data / "live")))
-        done = examine(scene)
-    assert problems(done) == [("error", "environment graph of prod")]
-    live = next(item for item in done.document if item["subject"].startswith("environment vector"))
-    assert "locked" in live["message"]
+        done = finish(
+            spawn("doctor", "--config", str(scene.config), "--json", prefix=["unshare", "--pid", "--fork", "--"])
+        )
+    if done.code == 1 and "unshare" in done.errors and not os.environ.get("CI"):
+        pytest.skip("unshare is not permitted")
+    assert done.code == 0, done.errors
+    found = facts(done, "vector")
+    assert (found["method"], found["processes"]) == ("locked", [])
+    assert found["pids_elsewhere"] == sorted([live.pid, reading.pid])
+
+
+def test_readers_are_named_with_their_age(scene: Scene) -> None:
+    with writer(scene.data / "live") as live, reader_process(READING, scene.data / "live") as reading:
+        live.ask("commit")
+        scene.config.write_text(scene.config.read_text().replace(str(scene.data / "vector"), str(scene.data / "live")))
+        text = archiver("doctor", "--config", str(scene.config)).output
+    (line,) = [line for line in text.splitlines() if "reader:" in line]
+    assert line.strip().startswith(f"reader: pid {reading.pid} (")
+    assert "1 transaction behind, for at most " in line
+
+
+def test_a_dead_reader(tmp_path: Path) -> None:
+    directory = tmp_path / "environment"
+    with writer(directory) as live, reader_process(READING, directory) as reading:
+        live.ask("commit")
+        reading.kill()
+        reading.wait()
+        warning = the_warning(of_environment(directory))
+    assert f"dead ({reading.pid}), up to 1 transaction behind" in warning.message
+    assert f"mdb_stat -rr {directory}" in (warning.hint or "")
+
+
+def test_a_dead_archiver(tmp_path: Path, heed_writer: Path) -> None:
+    directory = tmp_path / "vector"
+    with HeedWriter.start(heed_writer, tmp_path, only="vector", paused=True, map_size=64 << 20) as live:
+        with reader_process(PINNING, directory):
+            pass
+        for _ in range(45):
+            live.commit()
+        warning = the_warning(of_environment(directory))
+        assert "looking has cleared them" in (warning.hint or "")
+        assert live.readers() == {"vector": []}, "this look was the next pin"
+
+
+def test_a_reader_that_keeps_much_of_the_map(tmp_path: Path, heed_writer: Path) -> None:
+    directory = tmp_path / "vector"
+    with (
+        HeedWriter.start(heed_writer, tmp_path, only="vector", paused=True, map_size=64 << 20) as live,
+        reader_process(PINNING, directory),
+    ):
+        assert all(finding.severity == "ok" for finding in of_environment(directory))
+        for _ in range(45):
+            live.commit()
+        warning = the_warning(of_environment(directory))
+    assert "45 transactions behind, keeps 1" in warning.message
+
+
+def test_a_server_with_too_little_room(tmp_path: Path, heed_writer: Path) -> None:
+    directory = tmp_path / "vector"
+    with HeedWriter.start(heed_writer, tmp_path, only="vector", paused=True, map_size=1 << 30):
+        spec = EnvironmentSpec("vector", directory, 9 << 20)
+        refused, *_ = examine_environment("prod", spec, PinLimits(headroom=90), tmp_path)
+    assert refused.severity == "error"
+    assert "can still be written to" in refused.message
+    assert refused.environment is not None
+
+
+def test_little_room_of_a_stopped_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_environment(tmp_path)
+    assert all(finding.severity == "ok" for finding in of_environment(tmp_path))
+    room = Room(map_size=100, beyond=3, reusable=5, disk_size=100, disk_free=100, growth=3)
+    monkeypatch.setattr("archiver.environment.headroom.Gauge.measure", lambda *_: room)
+    warning = the_warning(of_environment(tmp_path))
+    assert "only 8 % of its map" in warning.message
+    assert "MDB_MAP_FULL" in (warning.hint or "")
+    assert all(finding.severity == "ok" for finding in of_environment(tmp_path, frozen=True))
+
+
+def test_larger_than_the_servers_map(tmp_path: Path) -> None:
+    make_environment(tmp_path, 5000)
+    warnings = [finding for finding in of_environment(tmp_path, max_size=1 << 20) if finding.severity == "warning"]
+    assert "first write fails with MDB_MAP_FULL" in warnings[0].message
+    assert "max_db_size" in (warnings[0].hint or "")
+
+
+def test_leaked_pages(tmp_path: Path) -> None:
+    make_plain_environment(tmp_path)
+    leak_a_page(tmp_path)
+    error = the_error(of_environment(tmp_path))
+    assert "1 leaked page, neither in use nor free" in error.message
+    assert "mdb_dump" in (error.hint or "")
+
+
+@pytest.mark.parametrize(("mode", "expected"), [(0o600, 1), (0o666, 0)])
+def test_a_lock_file_that_the_server_cannot_write(tmp_path: Path, mode: int, expected: int) -> None:
+    if os.geteuid():
+        pytest.skip("only root can give files away")
+    make_environment(tmp_path)
+    os.chown(tmp_path / "data.mdb", 1000, 1000)
+    (tmp_path / "lock.mdb").chmod(mode)
+    findings = [finding for finding in of_environment(tmp_path) if finding.severity == "warning"]
+    assert len(findings) == expected
+    for finding in findings:
+        assert "is of user 0 with mode 0600, so that user 1000" in finding.message
+        assert f"chown 1000:1000 {tmp_path}/lock.mdb" in (finding.hint or "")
+
+
+def test_a_volume_that_is_not_mounted(tmp_path: Path) -> None:
+    for directory in (tmp_path / "none", tmp_path):
+        error = the_error(of_environment(directory))
+        assert "does not exist" in error.message
+        assert "its volume is mounted" in (error.hint or "")
+
+
+@pytest.mark.parametrize(("content", "hint"), [(b"", "A full disk"), (bytes(8192), "MDB_INVALID")])
+def test_a_file_that_is_no_environment(tmp_path: Path, content: bytes, hint: str) -> None:
+    (tmp_path / "data.mdb").write_bytes(content)
+    assert hint in (the_error(of_environment(tmp_path)).hint or "")
+
+
+def test_a_lock_file_left_behind_is_no_problem(scene: Scene) -> None:
+    assert (scene.data / "vector/lock.mdb").exists()
+    done = archiver("doctor", "--config", str(scene.config))
+    assert done.code == 0
+    assert "of no live process: harmless" in done.output
+
+
+def test_a_command_of_its_own(tmp_path: Path) -> None:
+    make_environment(tmp_path / "environment")
+    command = ("cat", "secret")
+    (found,) = of_environment(tmp_path / "environment", command=command)
+    assert (found.severity, "external: the configured command 'cat' makes the copy" in found.message) == ("ok", True)
+    (found,) = of_environment(tmp_path / "elsewhere", command=command)
+    assert (found.severity, "cannot be seen from here" in found.message) == ("ok", True)
+    found, _ = of_environment(tmp_path / "environment", command=("no-such-program", "secret"))
+    assert (found.severity, "'no-such-program' is no program" in found.message) == ("error", True)
+    assert "secret" not in found.message
+
+
+def test_no_room_for_the_copy_of_a_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    make_environment(tmp_path / "environment")
+    usage = shutil.disk_usage(tmp_path)._replace(free=4096)
+    monkeypatch.setattr("shutil.disk_usage", lambda _: usage)
+    warning = the_warning(of_environment(tmp_path / "environment", command=("cat",)))
+    assert f"{tmp_path} has 0.0 MiB free" in warning.message
+
+
+def test_a_snapshot_of_a_file_system(tmp_path: Path) -> None:
+    make_environment(tmp_path)
+    (found,) = of_environment(tmp_path, frozen=True)
+    assert "frozen: it is declared a snapshot" in found.message

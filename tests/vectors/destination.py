@@ -14,7 +14,7 @@ import lmdb
 from blake3 import blake3
 
 from archiver.catalog.names import vault_key
-from archiver.config import RetentionClass, Tuning
+from archiver.config import PinLimits, RetentionClass, Tuning
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Identity, vault_id
@@ -71,6 +71,7 @@ def make_destination() -> None:
             vault=vault.recipient,
             signing_key=signer,
             state_directory=data / "state",
+            pin=PinLimits(),
             tuning=Tuning(frame_size=_FRAME_SIZE),
             label="a label",
         )

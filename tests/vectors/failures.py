@@ -96,6 +96,13 @@ FAILURES = (
         lambda files: edit_manifest(files, objects={"stored_size": 1, "blake3": "A" * 64}),
     ),
     Failure(
+        "manifest-unknown-consistency",
+        "a rightly signed manifest has a label that version 1 does not know",
+        FormatError,
+        "consistency",
+        lambda files: edit_manifest(files, consistency="guessed"),
+    ),
+    Failure(
         "contents-bit-flipped",
         "one bit of contents differs from what the manifest's hash is of",
         IntegrityError,
@@ -129,6 +136,13 @@ FAILURES = (
         FormatError,
         "type",
         lambda files: edit_lines(files, "contents", lambda lines: lines.append({"type": "device", "path": "null"})),
+    ),
+    Failure(
+        "contents-unknown-method",
+        "an environment was copied by a method that version 1 does not know",
+        FormatError,
+        "method",
+        lambda files: edit_lines(files, "contents", lambda lines: lines[1].update(method="guessed")),
     ),
     Failure(
         "contents-path-outside",

@@ -2,17 +2,26 @@
 
 A vector that exists is never written again: it says what the format was when it was released. Each file in
 ``failures/`` is the valid destination with one thing wrong: a comment, the error that a reader must raise with a part
-of its message, and the keys that differ, as Base64 (null: the key is missing).
+of its message, and the keys that differ, as Base64 (null: the key is missing). Each in ``variants/`` is it with one
+thing that is different and right, and the label that a reader must show. ``consistency.json`` says how the label of a
+backup follows from the methods of its environments.
 """
 
 import base64
 import json
+from itertools import combinations
+from pathlib import Path
 
 from tests.vectors.destination import DESTINATION, VECTORS, make_destination
 from tests.vectors.failures import FAILURES
 from tests.vectors.mutations import Files
+from tests.vectors.variants import VARIANTS
 
 FAILURE_DIRECTORY = VECTORS / "failures"
+VARIANT_DIRECTORY = VECTORS / "variants"
+CONSISTENCY = VECTORS / "consistency.json"
+WEAKEST_FIRST = ("frozen", "external", "cold", "locked")
+"""Written down a second time: the vector is to notice when the code's order changes."""
 
 
 def read_destination() -> Files:
@@ -29,12 +38,9 @@ def difference(valid: Files, broken: Files) -> dict[str, str | None]:
     return changed | dict.fromkeys(valid.keys() - broken.keys())
 
 
-def main() -> None:
-    """Make what is missing."""
-    if not DESTINATION.exists():
-        make_destination()
+def make_failures(valid: Files) -> None:
+    """What is missing of ``failures/``."""
     FAILURE_DIRECTORY.mkdir(exist_ok=True)
-    valid = read_destination()
     for failure in FAILURES:
         path = FAILURE_DIRECTORY / f"{failure.name}.json"
         if path.exists():
@@ -47,7 +53,49 @@ def main() -> None:
             "message": failure.message,
             "files": difference(valid, broken),
         }
-        path.write_text(json.dumps(vector, indent=1) + "\n", "utf-8")
+        write(path, vector)
+
+
+def make_variants(valid: Files) -> None:
+    """What is missing of ``variants/``."""
+    VARIANT_DIRECTORY.mkdir(exist_ok=True)
+    for variant in VARIANTS:
+        path = VARIANT_DIRECTORY / f"{variant.name}.json"
+        if path.exists():
+            continue
+        altered = dict(valid)
+        variant.alters(altered)
+        vector = {
+            "comment": variant.comment,
+            "consistency": variant.consistency,
+            "files": difference(valid, altered),
+        }
+        write(path, vector)
+
+
+def make_consistency() -> None:
+    """Every combination of methods, with the label that it gives."""
+    cases = [
+        {"methods": list(methods), "consistency": methods[0] if methods else "none"}
+        for count in range(len(WEAKEST_FIRST) + 1)
+        for methods in combinations(WEAKEST_FIRST, count)
+    ]
+    write(CONSISTENCY, cases)
+
+
+def write(path: Path, vector: object) -> None:
+    path.write_text(json.dumps(vector, indent=1) + "\n", "utf-8")
+
+
+def main() -> None:
+    """Make what is missing."""
+    if not DESTINATION.exists():
+        make_destination()
+    if not CONSISTENCY.exists():
+        make_consistency()
+    valid = read_destination()
+    make_failures(valid)
+    make_variants(valid)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,34 @@
+"""What ``archiver doctor`` has to say about one thing that it looked at."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from archiver.environment.inspection import EnvironmentReport
+from archiver.errors import ArchiverError
+
+Severity = Literal["ok", "warning", "error"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that was looked at."""
+
+    severity: Severity
+    subject: str
+    message: str
+    hint: str | None = None
+    environment: EnvironmentReport | None = None
+    """The facts, once for each environment that could be looked at."""
+
+    @staticmethod
+    def of(subject: str, error: ArchiverError) -> "Finding":
+        """``error`` as a finding."""
+        return Finding("error", subject, error.message, error.hint)
+
+
+def nearest(path: Path) -> Path:
+    """``path`` or the closest directory above it that exists."""
+    while not path.exists():
+        path = path.parent
+    return path

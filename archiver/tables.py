@@ -1,0 +1,130 @@
+"""A TOML document as tables that know their place in the file, so that every mistake is told by line and key."""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from archiver.errors import ConfigError
+
+_NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
+_KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
+_KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
+_HEADER = re.compile(rf"\s*\[\[?\s*({_KEY})\s*\]")
+_PAIR = re.compile(rf"\s*({_KEY})\s*=")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """The text of a document, and the path that messages give it."""
+
+    path: Path
+    text: str
+
+    def line(self, keys: tuple[str, ...]) -> int | None:
+        """The line on which ``keys`` is set, for messages; tomllib does not keep it."""
+        current: tuple[str, ...] = ()
+        first_below: int | None = None
+        for number, line in enumerate(self.text.splitlines(), 1):
+            if header := _HEADER.match(line):
+                found = current = _split_key(header[1])
+            elif pair := _PAIR.match(line):
+                found = current + _split_key(pair[1])
+            else:
+                continue
+            if found == keys:
+                return number
+            if first_below is None and found[: len(keys)] == keys:
+                first_below = number
+        return first_below
+
+
+def _split_key(text: str) -> tuple[str, ...]:
+    return tuple(part.strip("\"'") for part in re.findall(_KEY_PART, text))
+
+
+def _join_key(keys: tuple[str, ...]) -> str:
+    """``keys`` in one printable line."""
+    return ".".join(key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else repr(key) for key in keys)
+
+
+class Table:
+    """A TOML table that knows its place in the file and notices keys that nobody asked for."""
+
+    def __init__(self, values: dict[str, Any], keys: tuple[str, ...], origin: Origin) -> None:
+        self._values = values
+        self._keys = keys
+        self._unread = set(values)
+        self.origin = origin
+
+    def fail(self, key: str | None, problem: str) -> NoReturn:
+        """Raise ``ConfigError`` about ``key`` of this table, or about the table itself."""
+        keys = self._keys if key is None else (*self._keys, key)
+        line = self.origin.line(keys) or self.origin.line(self._keys)
+        place = f", line {line}" if line is not None else ""
+        raise ConfigError(
+            f"{self.origin.path}{place}: {_join_key(keys)}: {problem}",
+            hint="docs/CONFIGURATION.md lists every key.",
+        )
+
+    def check_name(self, name: str, what: str) -> None:
+        if not _NAME.fullmatch(name):
+            self.fail(None, f"invalid {what} name {name!r}, expected up to 63 of a-z, 0-9, - and _")
+
+    def names(self) -> list[str]:
+        return list(self._values)
+
+    def table(self, key: str) -> "Table":
+        """The table at ``key``, empty where there is none."""
+        value = self._take(key, dict)
+        return Table({} if value is None else value, (*self._keys, key), self.origin)
+
+    def required(self, key: str, kind: type[str]) -> str:
+        """A text that must be there and must not be empty."""
+        value: str | None = self._take(key, kind)
+        if not value:
+            self.fail(key, "missing, expected a text")
+        return value
+
+    def optional(self, key: str, kind: type[str]) -> str | None:
+        value: str | None = self._take(key, kind)
+        return value
+
+    def boolean(self, key: str) -> bool:
+        """True or false; false where it is not set."""
+        return bool(self._take(key, bool))
+
+    def integer(self, key: str, default: int, low: int, high: int) -> int:
+        """A whole number from ``low`` to ``high``."""
+        value = self._take(key, int)
+        if value is None:
+            return default
+        if isinstance(value, bool) or not low <= value <= high:
+            self.fail(key, f"expected a whole number from {low} to {high}, got {value!r}")
+        return int(value)
+
+    def strings(self, key: str) -> list[str]:
+        value = self._take(key, list)
+        if value is None:
+            return []
+        if not all(isinstance(item, str) for item in value):
+            self.fail(key, "expected a list of texts")
+        return list(value)
+
+    def rest(self) -> dict[str, object]:
+        """Every key that was not read yet: the destination's options, which the stores check."""
+        taken, self._unread = self._unread, set()
+        return {key: self._values[key] for key in sorted(taken)}
+
+    def end(self) -> None:
+        """Raise ``ConfigError`` for a key that nobody asked for; to be called when all others were."""
+        for key in sorted(self._unread):
+            self.fail(key, "unknown key")
+
+    def _take(self, key: str, kind: type) -> Any:
+        self._unread.discard(key)
+        value = self._values.get(key)
+        if value is not None and not isinstance(value, kind):
+            names = {dict: "a table", str: "a text", bool: "true or false", int: "a whole number", list: "a list"}
+            self.fail(key, f"expected {names[kind]}, got {value!r}")
+        return value
