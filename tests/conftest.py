@@ -25,6 +25,8 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
+    # A backup that is made in this process must not slow down the tests after it.
+    monkeypatch.setattr(os, "nice", lambda _: 0)
 
 
 @pytest.fixture(scope="session")

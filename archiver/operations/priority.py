@@ -1,15 +1,15 @@
-"""The backup's share of the processors: what the live server leaves."""
+"""The backup's share of the processors: little beside a live server that needs them, all that it leaves otherwise."""
 
 import os
 
-_LOWEST = 19
+_LOWER = 10
 
 
 def give_way() -> None:
-    """Run this process, and the helper processes that it starts from now on, at the lowest priority there is.
+    """Lower the priority of this process and of the helper processes that it starts from now on.
 
-    Compression keeps two cores busy, and a server that waits for a core commits late: on two cores, one of which the
-    server used, p99 of its commits rose to six times what it is without a backup, and with this to less than twice
-    (docs/BENCHMARKS.md). Where cores are idle it costs a backup no time.
+    Compression keeps two cores busy, and a server that waits for a core commits late (docs/BENCHMARKS.md). It is not
+    the lowest priority on purpose: beside a host that is busy all the time a backup would then take many times as long,
+    and as long as it pins a snapshot the server's files grow and do not shrink again.
     """
-    os.nice(_LOWEST)
+    os.nice(_LOWER)

@@ -32,8 +32,8 @@ _WORDS = (
     (r'("(?:[a-z_]*bytes|map_size|seconds|skew_seconds|size|txnid)": )[\d.]+', r"\1<number>"),
     (r"\b\d+(\.\d+)? s\b", "<seconds>"),
     (r"transaction \d+", "transaction <number>"),
-    (r"\d+ pages in use and \d+ idle", "<number> pages in use and <number> idle"),
-    (r"map \d+% full", "map <share> full"),
+    (r"\d+ in use, \d+ free, \d+ bytes each", "<number> in use, <number> free, <number> bytes each"),
+    (r"\d+\.\d% taken", "<share> taken"),
 )
 
 
@@ -200,7 +200,7 @@ def each(keys: set[str]) -> Callable[[Any], None]:
                 "dry_run", "backup", "environments", "files", "file_bytes", "unchanged_files", "media_to", "obstacle",
             }),
         ),
-        ("doctor", each({"severity", "subject", "message", "hint"})),
+        ("doctor", each({"severity", "subject", "message", "hint", "facts"})),
         ("keys generate --output new.txt", one({"recipient", "identity_file"})),
         ("show nothing", one({"error"})),
     ],

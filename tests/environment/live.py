@@ -12,6 +12,8 @@ from pathlib import Path
 import lmdb
 
 HERE = Path(__file__).parent
+OWN_PIDS = ("unshare", "--pid", "--fork", "--kill-child", "--mount-proc")
+"""Runs what follows as pid 1 of a pid namespace, as a container does; ends it when it is killed itself."""
 Content = dict[bytes | None, list[tuple[bytes, bytes]]]
 
 
@@ -21,7 +23,7 @@ class LiveProcess:
     def __init__(self, process: subprocess.Popen[str]) -> None:
         self.process = process
         self.pid = process.pid
-        assert self._answer() == "ready"
+        self.first = self._answer()
 
     def ask(self, command: str) -> object:
         assert self.process.stdin is not None
@@ -39,24 +41,34 @@ class LiveProcess:
 
 
 @contextmanager
-def _script(*arguments: str) -> Iterator[LiveProcess]:
-    command = [sys.executable, *arguments]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+def _script(*arguments: str, own_pids: bool = False) -> Iterator[LiveProcess]:
+    command = [*(OWN_PIDS if own_pids else ()), sys.executable, *arguments]
+    environment = os.environ | {"PYTHONPATH": str(HERE.parents[1])}
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment
+    ) as process:
         try:
             yield LiveProcess(process)
         finally:
             process.kill()
 
 
-def writer(directory: Path, mode: str = "idle", max_readers: int = 126) -> AbstractContextManager[LiveProcess]:
+def writer(
+    directory: Path, mode: str = "idle", max_readers: int = 126, *, own_pids: bool = False
+) -> AbstractContextManager[LiveProcess]:
     """A process that has ``directory`` open with LMDB's own locking and commits: all the time if ``busy``."""
     directory.mkdir(exist_ok=True)
-    return _script(str(HERE / "writer.py"), str(directory), mode, str(max_readers))
+    return _script(str(HERE / "writer.py"), str(directory), mode, str(max_readers), own_pids=own_pids)
 
 
-def heed_holder(directory: Path) -> AbstractContextManager[LiveProcess]:
-    """A process that holds ``directory`` in lock version 2."""
-    return _script(str(HERE / "holder.py"), str(directory))
+def pinner(directory: Path, *, own_pids: bool = False) -> AbstractContextManager[LiveProcess]:
+    """A process that holds a reader slot of archiver's in ``directory``, and a snapshot under it."""
+    return _script(str(HERE / "pinner.py"), str(directory), own_pids=own_pids)
+
+
+def locker(directory: Path, mode: str) -> AbstractContextManager[LiveProcess]:
+    """A process that holds ``shared`` or ``exclusive`` byte 0 of the lock file, or the ``mutex`` of its readers."""
+    return _script(str(HERE / "locker.py"), str(directory / "lock.mdb"), mode)
 
 
 def make_environment(directory: Path, entries: int = 200, value_size: int = 100) -> Path:

@@ -3,67 +3,92 @@
 import os
 import subprocess
 import sys
-import threading
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
 from archiver.environment.copying import copy_stream
+from archiver.environment.pinning import pinned
 from archiver.environment.snapshot import Snapshot, pin
 from archiver.errors import FormatError, SourceError
-from tests.environment.live import make_environment, open_descriptors
+from tests.environment.damage import crash_lmdb
+from tests.environment.live import make_environment, writer
+from tests.environment.traces import children, nothing_left_behind, pins, wait_until
+from tests.heed import HeedWriter
 
 PAGE = 4096
 
 
-@pytest.fixture
-def snapshot(tmp_path: Path) -> Iterator[Snapshot]:
-    with pin(make_environment(tmp_path / "environment", entries=4000, value_size=300), name="x") as pinned:
-        yield pinned
-
-
 @pytest.fixture(autouse=True)
-def nothing_left_behind() -> Iterator[None]:
-    before = threading.active_count()
-    yield
-    assert threading.active_count() == before
+def _nothing_left_behind() -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return make_environment(tmp_path / "environment", entries=4000, value_size=300)
 
 
 @pytest.mark.parametrize("size", [1000, PAGE, 2 * PAGE, 2 * PAGE + 1, 1 << 20, 16 << 20])
-def test_buffers_are_full_and_new(snapshot: Snapshot, size: int) -> None:
-    descriptors = open_descriptors()
-    buffers = list(copy_stream(snapshot, size))
+def test_buffers_are_full_and_new(directory: Path, size: int) -> None:
+    with pin(directory, name="x") as snapshot:
+        buffers = list(copy_stream(snapshot, size))
     assert all(len(buffer) == size for buffer in buffers[:-1])
     assert 0 < len(buffers[-1]) <= size
     assert sum(map(len, buffers)) == snapshot.estimated_copy_size
-    assert b"".join(buffers) == b"".join(copy_stream(snapshot, 1 << 20))
-    assert open_descriptors() == descriptors
+    with pin(directory, name="x") as again:
+        assert b"".join(buffers) == b"".join(copy_stream(again, 1 << 20))
 
 
 @pytest.mark.parametrize("taken", [0, 1, 3])
-def test_closed_early(snapshot: Snapshot, taken: int) -> None:
-    descriptors = open_descriptors()
-    stream = copy_stream(snapshot, 64 * 1024)
-    for _ in range(taken):
-        next(stream)
-    stream.close()  # type: ignore[attr-defined]
-    assert open_descriptors() == descriptors
-    assert threading.active_count() == 1 or "archiver-copy" not in {thread.name for thread in threading.enumerate()}
-    assert len(b"".join(copy_stream(snapshot, 1 << 20))) == snapshot.estimated_copy_size
+def test_closed_early(directory: Path, taken: int) -> None:
+    with pin(directory, name="x") as snapshot:
+        stream = copy_stream(snapshot, 64 * 1024)
+        for _ in range(taken):
+            next(stream)
+        stream.close()  # type: ignore[attr-defined]
+        snapshot.release()
+        assert children() == []
+        snapshot.release()
 
 
-def test_a_consumer_that_fails(snapshot: Snapshot) -> None:
-    descriptors = open_descriptors()
-
-    def consume() -> None:
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_a_consumer_that_fails(directory: Path, error: type[BaseException]) -> None:
+    def consume(snapshot: Snapshot) -> None:
         for number, _ in enumerate(copy_stream(snapshot, 64 * 1024)):
             if number == 2:
-                raise KeyboardInterrupt
+                raise error
 
-    with pytest.raises(KeyboardInterrupt):
-        consume()
-    assert open_descriptors() == descriptors
+    with pytest.raises(error), pin(directory, name="x") as snapshot:
+        consume(snapshot)
+
+
+def test_a_snapshot_is_copied_once(directory: Path) -> None:
+    with pin(directory, name="x") as snapshot:
+        list(copy_stream(snapshot, 1 << 20))
+        with pytest.raises(AssertionError, match="copied once"):
+            next(copy_stream(snapshot, 1 << 20))
+    with pytest.raises(AssertionError, match="not after it was released"):
+        next(copy_stream(snapshot, 1 << 20))
+
+
+def test_the_pin_ends_with_the_reading_whenever_the_last_buffer_is_taken(heed_writer: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "vector"
+    with (
+        HeedWriter.start(heed_writer, tmp_path, only="vector", paused=True, nodes=500, index_size=50_000),
+        pin(directory, name="x") as snapshot,
+    ):
+        assert len(pins(directory)) == 1
+        first_size = snapshot.estimated_copy_size // 2 + PAGE
+        stream = copy_stream(snapshot, first_size)
+        next(stream)
+        # What is left fits into the pipe.
+        wait_until(lambda: not pins(directory))
+        assert len(children()) > 1
+        assert sum(map(len, stream)) == snapshot.estimated_copy_size - first_size
 
 
 def test_leaked_pages_are_named_as_such(tmp_path: Path) -> None:
@@ -75,18 +100,15 @@ def test_leaked_pages_are_named_as_such(tmp_path: Path) -> None:
         last = int.from_bytes(content[start : start + 8], sys.byteorder)
         content[start : start + 8] = (last + 1).to_bytes(8, sys.byteorder)
     data.write_bytes(content + bytes(2 * PAGE))
-    descriptors = open_descriptors()
     with (
         pin(directory, name="x") as snapshot,
         pytest.raises(SourceError, match="neither in use nor free") as refusal,
     ):
         list(copy_stream(snapshot, 1 << 20))
     assert "mdb_dump" in (refusal.value.hint or "")
-    assert open_descriptors() == descriptors
 
 
-def test_corruption_deep_in_the_tree_is_a_typed_error(tmp_path: Path) -> None:
-    directory = make_environment(tmp_path / "environment", entries=4000)
+def test_corruption_deep_in_the_tree_is_a_typed_error(directory: Path) -> None:
     data = directory / "data.mdb"
     content = bytearray(data.read_bytes())
     with pin(directory, name="x") as snapshot:
@@ -96,31 +118,58 @@ def test_corruption_deep_in_the_tree_is_a_typed_error(tmp_path: Path) -> None:
             # The page type: a page that is neither branch nor leaf cannot be walked.
             content[start + 10 : start + 12] = b"\0\0"
     data.write_bytes(content)
-    with pin(directory, name="x") as snapshot, pytest.raises((FormatError, SourceError)):
+    with pytest.raises(FormatError, match="is corrupt"), pin(directory, name="x") as snapshot:
         list(copy_stream(snapshot, 1 << 20))
+
+
+@pytest.mark.parametrize("live", [False, True])
+def test_damage_that_kills_lmdb_is_a_typed_error(directory: Path, live: bool) -> None:
+    with ExitStack() as resources:
+        if live:
+            resources.enter_context(writer(directory))
+        crash_lmdb(directory / "data.mdb")
+        check_crash(directory, "locked" if live else "cold")
+
+
+def check_crash(directory: Path, method: str) -> None:
+    with (
+        pytest.raises(FormatError, match=r"environment is corrupt.* LMDB was ended by SIG(BUS|SEGV)$") as refusal,
+        pin(directory, name="x") as snapshot,
+    ):
+        assert snapshot.method == method
+        list(copy_stream(snapshot, 1 << 20))
+    assert "restore this environment" in (refusal.value.hint or "")
 
 
 def test_anonymous_memory_stays_flat(tmp_path: Path) -> None:
     directory = make_environment(tmp_path / "environment", entries=6000, value_size=3000)
     assert (directory / "data.mdb").stat().st_size > 80 << 20
     program = (
-        "import sys; from pathlib import Path\n"
+        "import os, sys; from pathlib import Path\n"
         "from archiver.environment.copying import copy_stream\n"
         "from archiver.environment.snapshot import pin\n"
-        "def anonymous(): return int(open('/proc/self/status').read().split('RssAnon:')[1].split()[0])\n"
+        "from tests.environment.traces import children\n"
+        "def anonymous(pid): return int(open(f'/proc/{pid}/status').read().split('RssAnon:')[1].split()[0])\n"
+        "def both(): return sum(map(anonymous, [os.getpid(), *children()]))\n"
         "with pin(Path(sys.argv[1]), name='x') as snapshot:\n"
-        "    before = peak = anonymous()\n"
-        "    for buffer in copy_stream(snapshot, 4 << 20): peak = max(peak, anonymous())\n"
+        "    assert len(children()) == 1\n"
+        "    before = peak = both()\n"
+        "    for buffer in copy_stream(snapshot, 4 << 20): peak = max(peak, both())\n"
         "print(peak - before)"
     )
-    answer = subprocess.run([sys.executable, "-c", program, str(directory)], capture_output=True, text=True, check=True)
+    repository = Path(__file__).parents[2]
+    command = [sys.executable, "-c", program, str(directory)]
+    answer = subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True)
     assert int(answer.stdout) < 20 * 1024
 
 
-def test_a_write_error_of_the_system_is_a_source_error(snapshot: Snapshot) -> None:
+def test_a_write_error_of_the_system_is_a_source_error(directory: Path) -> None:
     read_only = os.open("/dev/null", os.O_RDONLY)
     try:
-        with pytest.raises(SourceError, match=r"cannot read .*: .*Bad file descriptor"):
-            snapshot.copy_to(read_only)
+        with (
+            pinned(directory, None) as environment,
+            pytest.raises(SourceError, match=r"cannot read .*: .*Bad file descriptor"),
+        ):
+            environment.copy_to(read_only)
     finally:
         os.close(read_only)

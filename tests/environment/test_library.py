@@ -7,13 +7,13 @@ import lmdb
 import pytest
 
 from archiver.environment.library import open_reading, translated
-from archiver.errors import ArchiverError, BusyError, FormatError, SourceError
+from archiver.errors import ArchiverError, FormatError, SourceError
 from tests.environment.live import make_environment
 
 
 def test_the_map_is_as_large_as_the_writers(tmp_path: Path) -> None:
     make_environment(tmp_path)
-    with open_reading(tmp_path, lock=False, databases=0) as environment:
+    with open_reading(tmp_path, databases=0) as environment:
         assert environment.info()["map_size"] == 1 << 28
         assert environment.flags()["readonly"]
 
@@ -22,7 +22,7 @@ def test_a_data_file_without_its_directory(tmp_path: Path) -> None:
     make_environment(tmp_path)
     (tmp_path / "data.mdb").rename(tmp_path / "copy")
     (tmp_path / "lock.mdb").unlink()
-    with open_reading(tmp_path / "copy", lock=False, databases=0) as environment:
+    with open_reading(tmp_path / "copy", databases=0) as environment:
         assert environment.stat()["entries"] > 0
     assert os.listdir(tmp_path) == ["copy"]
 
@@ -31,14 +31,12 @@ def test_only_the_engine_of_lmdb_0_9_is_used(tmp_path: Path) -> None:
     with lmdb.open(str(tmp_path), lib_version=1):
         pass
     with pytest.raises(FormatError, match="is corrupt"):
-        open_reading(tmp_path, lock=False, databases=0)
+        open_reading(tmp_path, databases=0)
 
 
 @pytest.mark.parametrize(
     ("error", "kind"),
     [
-        (lmdb.ReadersFullError("x"), BusyError),
-        (lmdb.VersionMismatchError("x"), SourceError),
         (lmdb.IncompatibleError("x"), SourceError),
         (lmdb.DbsFullError("x"), SourceError),
         (lmdb.CorruptedError("x"), FormatError),

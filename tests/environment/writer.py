@@ -3,11 +3,12 @@
 Every commit raises a counter that stands in two databases, and rewrites records of a third, so that pages are reused
 all the time; a copy in which the counters differ, or a record is newer than the counter, is not a snapshot. It
 prints ``ready`` after the first commit and then answers each line of its standard input: ``commit`` with the counter,
-``readers`` with LMDB's reader table and ``check`` with the number of stale readers cleared, each as one JSON line. In
-``busy`` mode it commits all the time besides.
+``readers`` with LMDB's reader table, ``check`` with the number of stale readers cleared and ``pid`` with its own, each
+as one JSON line. In ``busy`` mode it commits all the time besides. It closes the environment when its input ends.
 """
 
 import json
+import os
 import random
 import select
 import struct
@@ -48,8 +49,14 @@ def main(directory: str, mode: str, max_readers: int) -> None:
         if ready:
             command = sys.stdin.readline().strip()
             if not command:
+                environment.close()
                 return
-            answers = {"commit": commit, "readers": environment.readers, "check": environment.reader_check}
+            answers = {
+                "commit": commit,
+                "readers": environment.readers,
+                "check": environment.reader_check,
+                "pid": os.getpid,
+            }
             say(answers[command]())
         if mode == "busy":
             commit()

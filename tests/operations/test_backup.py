@@ -12,7 +12,7 @@ import pytest
 
 from archiver.buffers import Buffer
 from archiver.catalog.names import check_class
-from archiver.config import RetentionClass, Tuning, load_config
+from archiver.config import PinLimits, RetentionClass, Tuning, load_config
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import X25519Recipient
 from archiver.errors import StorageError
@@ -23,7 +23,7 @@ from archiver.progress import Silent
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.local import LocalStore
-from tests.environment.live import heed_holder, read_content, writer
+from tests.environment.live import read_content, writer
 from tests.operations.privileges import OBEYING_MODES
 from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn, tree
 
@@ -65,6 +65,7 @@ def request_for(scene: Scene) -> BackupRequest:
         signing_key=SigningKey.parse(config.signing_key.read_text()),
         state_directory=scene.state / SOURCE,
         tuning=replace(Tuning(), frame_size=1 << 18),
+        pin=PinLimits(),
     )
 
 
@@ -238,17 +239,6 @@ def test_a_live_writer_is_backed_up_under_its_lock(scene: Scene, tmp_path: Path)
     assert scene.restore("--to", str(tmp_path / "out")).code == 0
     content = read_content(tmp_path / "out/graph/data.mdb")
     assert dict(content[b"left"])[b"counter"] == dict(content[b"right"])[b"counter"]
-
-
-def test_a_server_with_a_foreign_lock_is_refused(scene: Scene) -> None:
-    with heed_holder(scene.data / "graph"):
-        before = tree(scene.data)
-        done = archiver("backup", "--config", str(scene.config))
-        assert tree(scene.data) == before
-    assert done.code == 1
-    assert "lock format of heed" in done.errors
-    assert "hint: Stop the server for the time of the backup." in done.errors
-    assert scene.backups() == []
 
 
 def test_a_source_is_not_changed_by_a_backup(scene: Scene) -> None:

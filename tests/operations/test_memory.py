@@ -33,13 +33,15 @@ def make_large(scene: Scene, size: int) -> None:
         environment.sync(True)
 
 
-def peak(scene: Scene, *arguments: str) -> int:
+def peak(scene: Scene, *arguments: str, helpers: int) -> int:
     command = [sys.executable, str(REPOSITORY / "tests/operations/probe.py"), *arguments, "--quiet"]
     settings = os.environ | {"PYTHONPATH": str(REPOSITORY)}
     done = subprocess.run(command, env=settings, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
-    kib, samples = (int(word) for word in done.stderr.split()[-2:])
+    kib, samples, seen = (int(word) for word in done.stderr.split()[-3:])
     assert samples > 20
+    assert seen == helpers
+    assert kib > 0
     return kib
 
 
@@ -53,8 +55,8 @@ def peaks(root: Path, size: int, destination: str | None = None) -> dict[str, in
     stored = (scene.data / "vector/data.mdb").stat().st_size
     assert 0.9 * size < stored < 1.2 * size
     result = {
-        "backup": peak(scene, "backup", "--config", str(scene.config)),
-        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out")),
+        "backup": peak(scene, "backup", "--config", str(scene.config), helpers=1),
+        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out"), helpers=0),
     }
     shutil.rmtree(root)
     return result

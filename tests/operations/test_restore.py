@@ -9,6 +9,7 @@ import lmdb
 import pytest
 
 from tests.environment.live import make_environment, read_content
+from tests.heed import HeedWriter, check
 from tests.operations.restoring import WatchedStore, occupied_target, restore_from
 from tests.operations.scene import (
     ENVIRONMENTS,
@@ -93,6 +94,24 @@ def test_in_place_replaces_and_keeps_what_was_there(scene: Scene) -> None:
     assert (scene.media / kept / "media/album/1.png").read_bytes() == b"changed"
     assert not (scene.media / kept / "media/album/extra").exists()
     assert restore_leftovers(scene.data) == []
+
+
+def test_in_place_refuses_a_live_heed_server(scene: Scene, heed_writer: Path) -> None:
+    scene.backup()
+    live = scene.data / "live"
+    with HeedWriter.start(heed_writer, live, paused=True) as server:
+        text = scene.config.read_text()
+        for name in ("vector", "graph"):
+            text = text.replace(str(scene.data / name), str(live / name))
+        scene.config.write_text(text)
+        before = tree(live)
+        done = scene.restore("--in-place", "--force", "--config", str(scene.config))
+        assert done.code == 6
+        assert f"pid {server.pid}" in done.errors
+        assert tree(live) == before
+        server.commit()
+        assert server.stop().errors == 0
+    assert check(heed_writer, live).ok
 
 
 def test_replaced_files_are_discarded_on_request(scene: Scene, tmp_path: Path) -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import ArchiverError, StorageError
-from tests.environment.live import LiveProcess, heed_holder, make_environment, writer
+from tests.environment.live import make_environment, writer
+from tests.heed import HeedWriter
 from tests.operations.restoring import WatchedStore, first_object, interrupt, occupied_target, refuse, restore_from
 from tests.operations.scene import (
     ENVIRONMENTS,
@@ -103,13 +104,18 @@ def test_damaged_data_change_nothing(scene: Scene, tmp_path: Path, kind: str, da
     assert tree(target) == before
 
 
-@pytest.mark.parametrize("holder", [writer, heed_holder], ids=["lmdb", "heed"])
+@pytest.mark.parametrize("server", ["lmdb", "heed"])
 def test_a_live_process_in_the_target_is_respected(
-    scene: Scene, tmp_path: Path, holder: Callable[[Path], AbstractContextManager[LiveProcess]]
+    scene: Scene, tmp_path: Path, server: str, heed_writer: Path
 ) -> None:
     scene.backup()
     target = occupied_target(tmp_path)
-    with holder(target / "graph"):
+    live: AbstractContextManager[object] = (
+        writer(target / "graph")
+        if server == "lmdb"
+        else HeedWriter.start(heed_writer, target, only="graph", paused=True)
+    )
+    with live:
         before = tree(target)
         done = scene.restore("--to", str(target), "--force")
         assert done.code == 6

@@ -8,7 +8,8 @@ import lmdb
 import pytest
 
 from archiver.config import load_config
-from archiver.operations.doctor import Finding, examine
+from archiver.operations.doctor import examine
+from archiver.operations.findings import Finding
 from archiver.sources.entries import OUT_OF_TIME
 from archiver.stores.destination import parse_destination, with_surroundings
 from tests.operations.scene import SOURCE, Scene, archiver, check_restored, restore_leftovers, tree

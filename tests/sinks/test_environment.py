@@ -13,13 +13,15 @@ import pytest
 from blake3 import blake3
 
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent
+from archiver.config import PinLimits
 from archiver.environment.copying import copy_stream
 from archiver.environment.locks import inspect_lock
 from archiver.errors import BusyError, IntegrityError, TargetError
 from archiver.sinks import environment as sinks
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sources.environments import EnvironmentSpec, environment_record, pin_all
-from tests.environment.live import LiveProcess, heed_holder, make_environment, read_content, writer
+from tests.environment.live import LiveProcess, make_environment, read_content, writer
+from tests.heed import HeedWriter
 
 
 @dataclass
@@ -33,7 +35,7 @@ class Backup:
 def backup(tmp_path: Path) -> Backup:
     directory = make_environment(tmp_path / "original", entries=400)
     (directory / "data.mdb").chmod(0o640)
-    with pin_all([EnvironmentSpec("vector", directory, None)]) as pins:
+    with pin_all([EnvironmentSpec("vector", directory, None)], PinLimits(), tmp_path) as pins:
         (snapshot,) = pins
         copy = b"".join(copy_stream(snapshot, 1 << 20))
         whole = Extent(offset=0, length=len(copy), object="0" * 32, object_offset=0)
@@ -110,8 +112,8 @@ def test_a_copy_that_was_unsound_from_the_start_is_refused(backup: Backup, tmp_p
         restore(backup, tmp_path / "staging")
 
 
-def test_a_live_process_is_refused_whatever_its_lock_format(backup: Backup, tmp_path: Path) -> None:
-    target = tmp_path / "target"
+def test_a_live_process_is_refused_whatever_its_lock_format(backup: Backup, tmp_path: Path, heed_writer: Path) -> None:
+    target = tmp_path / "graph"
     refuse_live(tmp_path)
     staged = restore(backup, target / "staging")
     with writer(target) as live:
@@ -120,7 +122,10 @@ def test_a_live_process_is_refused_whatever_its_lock_format(backup: Backup, tmp_
             swap_environment(staged, target, target / "before", keep_owner=True)
         assert refusal.value.exit_code == 6
         assert sorted(os.listdir(target)) == before
-    with heed_holder(target) as live, pytest.raises(BusyError, match=f"pid {live.pid}"):
+    with (
+        HeedWriter.start(heed_writer, tmp_path, only="graph", paused=True) as server,
+        pytest.raises(BusyError, match=f"pid {server.pid}"),
+    ):
         swap_environment(staged, target, target / "before", keep_owner=True)
     assert staged.exists()
 

@@ -1,16 +1,20 @@
-"""Pinning the environments of a source: all or none, each once."""
+"""Pinning the environments of a source: all or none, each once, all at one time."""
 
 import os
-import threading
+import shlex
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from archiver.catalog.records import DatabaseRecord, Extent
+from archiver.config import PinLimits
 from archiver.environment.copying import copy_stream
-from archiver.environment.snapshot import SnapshotChangedError
-from archiver.errors import FormatError, NotFoundError
+from archiver.environment.snapshot import Helper, Snapshot
+from archiver.errors import FormatError, NotFoundError, PinGivenUpError, SnapshotChangedError, SourceError
+from archiver.sources import environments
 from archiver.sources.environments import (
     EnvironmentSpec,
     data_files,
@@ -18,77 +22,205 @@ from archiver.sources.environments import (
     environment_record,
     pin_all,
 )
-from tests.environment.live import make_environment, open_descriptors, writer
+from tests.environment.live import make_environment, writer
+from tests.environment.traces import children, nothing_left_behind, pins, wait_until
+
+LIMITS = PinLimits()
+WHOLE = [Extent(offset=0, length=8192, object="0" * 32, object_offset=0)]
 
 
-def spec(name: str, directory: Path) -> EnvironmentSpec:
-    return EnvironmentSpec(name, directory, None)
+@pytest.fixture(autouse=True)
+def _nothing_left_behind(workspace: Path) -> Iterator[None]:
+    with nothing_left_behind():
+        yield
+    assert list(workspace.iterdir()) == []
 
 
-def test_all_are_pinned_in_order_and_released(tmp_path: Path) -> None:
+@pytest.fixture
+def workspace(tmp_path: Path) -> Path:
+    """Where the copies that commands make lie."""
+    directory = tmp_path / "workspace"
+    directory.mkdir()
+    return directory
+
+
+def spec(name: str, directory: Path, *, frozen: bool = False, command: str | None = None) -> EnvironmentSpec:
+    return EnvironmentSpec(name, directory, None, frozen, None if command is None else ("sh", "-c", command))
+
+
+def cat(directory: Path) -> str:
+    """A command that copies an environment which nobody writes to."""
+    return f"cat {shlex.quote(str(directory / 'data.mdb'))}"
+
+
+def test_all_are_pinned_in_order_and_released(tmp_path: Path, workspace: Path) -> None:
     names = ["vector", "graph", "visual"]
-    descriptors = open_descriptors()
-    with pin_all([spec(name, make_environment(tmp_path / name)) for name in names]) as pins:
-        assert [snapshot.name for snapshot in pins] == names
-        assert len(pins) == 3
-        assert pins[-1].name == "visual"
-        assert [snapshot.name for snapshot in pins[1:]] == names[1:]
-        assert timedelta(0) <= pins.skew == pins[2].pinned - pins[0].pinned < timedelta(minutes=1)
-        assert pins.duplicates == []
-    assert open_descriptors() == descriptors
+    with pin_all([spec(name, make_environment(tmp_path / name)) for name in names], LIMITS, workspace) as pinned:
+        assert [snapshot.name for snapshot in pinned] == names
+        assert len(pinned) == 3
+        assert pinned[-1].name == "visual"
+        assert [snapshot.name for snapshot in pinned[1:]] == names[1:]
+        assert timedelta(0) <= pinned.skew == pinned[2].pinned - pinned[0].pinned < timedelta(seconds=5)
+        assert pinned.duplicates == []
+        pinned[1].release()
+        assert len(children()) == 2
 
 
-def test_none_is_an_empty_list(tmp_path: Path) -> None:
-    with pin_all([]) as pins:
-        assert list(pins) == []
-        assert pins.skew == timedelta(0)
+def test_none_is_an_empty_list(workspace: Path) -> None:
+    with pin_all([], LIMITS, workspace) as pinned:
+        assert list(pinned) == []
+        assert pinned.skew == timedelta(0)
 
 
-def test_one_environment_under_several_paths_is_pinned_once(tmp_path: Path) -> None:
+def test_all_helpers_run_before_the_first_pin(tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = []
+    pin = Helper.pin
+
+    def observed(helper: Helper, *arguments: Any, **options: Any) -> Snapshot:
+        running.append(len(children()))
+        return pin(helper, *arguments, **options)
+
+    monkeypatch.setattr(Helper, "pin", observed)
+    names = ["vector", "graph", "visual"]
+    with pin_all([spec(name, make_environment(tmp_path / name)) for name in names], LIMITS, workspace):
+        pass
+    assert running == [3, 3, 3]
+
+
+def test_one_environment_under_several_paths_is_pinned_once(tmp_path: Path, workspace: Path) -> None:
     directory = make_environment(tmp_path / "data")
     (tmp_path / "link").symlink_to(directory)
     other = make_environment(tmp_path / "other")
     (tmp_path / "hard").mkdir()
     (tmp_path / "hard" / "data.mdb").hardlink_to(directory / "data.mdb")
     paths = {"vector": directory, "graph": tmp_path / "link", "other": other, "visual": tmp_path / "hard"}
-    with pin_all([spec(name, path) for name, path in paths.items()]) as pins:
-        assert [snapshot.name for snapshot in pins] == ["vector", "other"]
-        assert pins.duplicates == [("graph", "vector"), ("visual", "vector")]
+    with pin_all([spec(name, path) for name, path in paths.items()], LIMITS, workspace) as pinned:
+        assert [snapshot.name for snapshot in pinned] == ["vector", "other"]
+        assert pinned.duplicates == [("graph", "vector"), ("visual", "vector")]
 
 
-@pytest.mark.parametrize("broken", ["missing", "empty"])
-def test_when_one_cannot_be_pinned_none_is(tmp_path: Path, broken: str) -> None:
-    with writer(tmp_path / "vector") as live:
+@pytest.mark.parametrize("broken", ["missing", "empty", "corrupt"])
+def test_when_one_cannot_be_pinned_none_is(tmp_path: Path, workspace: Path, broken: str) -> None:
+    with writer(tmp_path / "vector"):
         (tmp_path / "graph").mkdir()
-        if broken == "empty":
-            (tmp_path / "graph" / "data.mdb").touch()
+        if broken != "missing":
+            (tmp_path / "graph" / "data.mdb").write_bytes(bytes(8192 if broken == "corrupt" else 0))
         with (
             pytest.raises((NotFoundError, FormatError), match=r"data\.mdb"),
-            pin_all([spec(name, tmp_path / name) for name in ("vector", "graph")]),
+            pin_all([spec(name, tmp_path / name) for name in ("vector", "graph")], LIMITS, workspace),
         ):
             pass
-        assert str(os.getpid()) not in str(live.ask("readers"))
+        assert pins(tmp_path / "vector") == []
 
 
-def test_a_cold_copy_that_a_writer_disturbed_succeeds_when_repeated(tmp_path: Path) -> None:
-    directory = make_environment(tmp_path / "vector", entries=3000)
-    with pin_all([spec("vector", directory)]) as pins:
-        (snapshot,) = pins
+def test_an_interrupt_while_the_helpers_start_leaves_none(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Interrupted(Helper):
+        def __init__(self) -> None:
+            super().__init__()
+            os.kill(os.getpid(), 2)
+
+    monkeypatch.setattr(environments, "Helper", Interrupted)
+    names = ("vector", "graph")
+    specs = [spec(name, make_environment(tmp_path / name)) for name in names]
+    with pytest.raises(KeyboardInterrupt), pin_all(specs, LIMITS, workspace):
+        pass
+
+
+def test_a_cold_copy_that_a_writer_disturbed_succeeds_when_repeated(tmp_path: Path, workspace: Path) -> None:
+    directory = make_environment(tmp_path / "vector", entries=4000, value_size=1000)
+    with pin_all([spec("vector", directory)], LIMITS, workspace) as pinned:
+        (snapshot,) = pinned
         stream = copy_stream(snapshot, 4096)
         next(stream)
         with writer(directory):
             pass
         with pytest.raises(SnapshotChangedError):
             list(stream)
-    with pin_all([spec("vector", directory)]) as pins:
-        assert pins[0].txnid > snapshot.txnid
-        assert len(b"".join(copy_stream(pins[0], 1 << 20))) == pins[0].estimated_copy_size
-    assert "archiver-copy" not in {thread.name for thread in threading.enumerate()}
+    with pin_all([spec("vector", directory)], LIMITS, workspace) as pinned:
+        assert pinned[0].txnid > snapshot.txnid
+        assert len(b"".join(copy_stream(pinned[0], 1 << 20))) == pinned[0].estimated_copy_size
 
 
-def test_databases_as_the_catalog_records_them(tmp_path: Path) -> None:
-    with pin_all([spec("vector", make_environment(tmp_path))]) as pins:
-        records = database_records(pins[0])
+def test_a_pin_that_is_lost_while_it_waits_ends_the_copy_of_another(tmp_path: Path, workspace: Path) -> None:
+    vector = make_environment(tmp_path / "vector", entries=4000)
+    with writer(tmp_path / "graph"):
+        specs = [spec("vector", vector), spec("graph", tmp_path / "graph")]
+        with pin_all(specs, PinLimits(seconds=1), workspace) as pinned:
+            stream = pinned.guard(copy_stream(pinned[0], 64 * 1024))
+            next(stream)
+            wait_until(lambda: not pins(tmp_path / "graph"))
+            with pytest.raises(PinGivenUpError, match="graph: it was held for 1 s"):
+                next(stream)
+
+
+def test_commands_copy_before_anything_is_pinned(
+    tmp_path: Path, workspace: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    live, other = tmp_path / "live", make_environment(tmp_path / "other")
+    size = (other / "data.mdb").stat().st_size
+
+    class Late(Helper):
+        def __init__(self) -> None:
+            assert [path.stat().st_size for path in workspace.glob("*/data.mdb")] == [size]
+            super().__init__()
+
+    monkeypatch.setattr(environments, "Helper", Late)
+    with writer(live):
+        # The directory that the command is for does not exist on this host, as that of a container may not.
+        specs = [spec("vector", live), spec("graph", Path("/nowhere/graph"), command=cat(other))]
+        with pin_all(specs, LIMITS, workspace) as pinned:
+            assert [(snapshot.name, snapshot.method) for snapshot in pinned] == [
+                ("vector", "locked"),
+                ("graph", "external"),
+            ]
+            assert pinned[1].origin == Path("/nowhere/graph")
+            assert pinned[1].directory.parent == workspace
+            assert pinned[1].pinned < pinned[0].pinned
+            assert pinned.skew == pinned[0].pinned - pinned[1].pinned
+            assert len(b"".join(copy_stream(pinned[1], 1 << 20))) == pinned[1].estimated_copy_size
+            record = environment_record(pinned[1], 8192, "ab" * 32, WHOLE)
+            assert (record.method, record.pinned, record.mode) == ("external", pinned[1].pinned, 0o600)
+
+
+def test_a_command_for_an_environment_that_only_another_user_may_see(tmp_path: Path, workspace: Path) -> None:
+    # As root nothing is hidden: a path that leads through a file fails, too, and a loop of links in yet another way.
+    other = make_environment(tmp_path / "other")
+    (tmp_path / "loop").symlink_to("loop")
+    with pin_all([spec("graph", tmp_path / "loop", command=cat(other))], LIMITS, workspace) as pinned:
+        assert environment_record(pinned[0], 8192, "ab" * 32, WHOLE).method == "external"
+    with (
+        pytest.raises(SourceError, match=r"environment 'graph': cannot open .*too many levels"),
+        pin_all([spec("graph", tmp_path / "loop")], LIMITS, workspace),
+    ):
+        pass
+    assert data_files([spec("graph", tmp_path / "loop")]) == set()
+
+
+def test_the_owner_and_mode_of_an_external_copy_are_those_of_the_environment(tmp_path: Path, workspace: Path) -> None:
+    directory = make_environment(tmp_path / "graph")
+    (directory / "data.mdb").chmod(0o640)
+    with pin_all([spec("graph", directory, command=cat(directory))], LIMITS, workspace) as pinned:
+        assert environment_record(pinned[0], 8192, "ab" * 32, WHOLE).mode == 0o640
+
+
+def test_a_command_that_writes_no_environment_is_refused(tmp_path: Path, workspace: Path) -> None:
+    specs = [spec("graph", tmp_path / "graph", command="yes | head -c 100000")]
+    with pytest.raises(FormatError, match="is not an LMDB data file"), pin_all(specs, LIMITS, workspace):
+        pass
+
+
+def test_what_is_declared_frozen_says_so(tmp_path: Path, workspace: Path) -> None:
+    directory = make_environment(tmp_path / "vector")
+    with pin_all([spec("vector", directory, frozen=True)], LIMITS, workspace) as pinned:
+        assert pinned[0].method == "frozen"
+        assert environment_record(pinned[0], 8192, "ab" * 32, WHOLE).method == "frozen"
+
+
+def test_databases_as_the_catalog_records_them(tmp_path: Path, workspace: Path) -> None:
+    with pin_all([spec("vector", make_environment(tmp_path / "vector"))], LIMITS, workspace) as pinned:
+        records = database_records(pinned[0])
     assert records[0] == DatabaseRecord(entries=9)
     assert DatabaseRecord(name="reverse", entries=200, flags=["reverse_key"]) in records
     assert DatabaseRecord(name="integers", entries=200, flags=["dupsort", "integerdup", "dupfixed"]) in records
@@ -96,16 +228,16 @@ def test_databases_as_the_catalog_records_them(tmp_path: Path) -> None:
     assert len(records) == 8
 
 
-def test_the_record_of_a_copy(tmp_path: Path) -> None:
-    directory = make_environment(tmp_path)
+def test_the_record_of_a_copy(tmp_path: Path, workspace: Path) -> None:
+    directory = make_environment(tmp_path / "vector")
     (directory / "data.mdb").chmod(0o640)
-    with pin_all([spec("vector", directory)]) as pins:
-        whole = Extent(offset=0, length=8192, object="0" * 32, object_offset=0)
-        record = environment_record(pins[0], 8192, "ab" * 32, [whole])
-        assert record.databases == database_records(pins[0])
+    with pin_all([spec("vector", directory)], LIMITS, workspace) as pinned:
+        record = environment_record(pinned[0], 8192, "ab" * 32, WHOLE)
+        assert record.databases == database_records(pinned[0])
     status = (directory / "data.mdb").stat()
-    assert (record.name, record.method, record.size, record.txnid) == ("vector", "cold", 8192, pins[0].txnid)
+    assert (record.name, record.method, record.size, record.txnid) == ("vector", "cold", 8192, pinned[0].txnid)
     assert (record.mode, record.uid, record.gid) == (0o640, status.st_uid, status.st_gid)
+    assert record.pinned == pinned[0].pinned
 
 
 def test_data_files_tells_what_the_media_walk_must_not_open(tmp_path: Path) -> None:

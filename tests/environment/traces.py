@@ -1,0 +1,55 @@
+"""What a pin could leave behind: helper processes, descriptors, threads, reader slots."""
+
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from archiver.environment.lockfile import Reader
+from archiver.environment.locks import OWN_NUMBERS, inspect_lock
+from tests.environment.live import open_descriptors
+
+_SECONDS = 30
+
+
+def children(pid: int | str = "self") -> list[int]:
+    """The processes that process ``pid`` has started and not yet reaped."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+
+
+def alive(pid: int) -> bool:
+    """Whether a thread of process ``pid`` still runs; one that only waits to be reaped does not.
+
+    The state of the process is that of its first thread, which may be dead while another still holds the descriptors.
+    """
+    return any(_state(path) not in "ZX" for path in Path(f"/proc/{pid}/task").glob("*/stat"))
+
+
+def _state(path: Path) -> str:
+    try:
+        return path.read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def pins(directory: Path) -> list[Reader]:
+    """The reader slots that archivers hold in ``directory``."""
+    return [reader for reader in inspect_lock(directory).readers if reader.pid in OWN_NUMBERS]
+
+
+def wait_until(condition: Callable[[], object], seconds: float = _SECONDS) -> float:
+    """Return as soon as ``condition`` holds, with the seconds that it took; fail after ``seconds``."""
+    began = time.monotonic()
+    while not condition():
+        assert time.monotonic() < began + seconds, "what was waited for did not come"
+        time.sleep(0.005)
+    return time.monotonic() - began
+
+
+@contextmanager
+def nothing_left_behind() -> Iterator[None]:
+    """The block leaves no process, no descriptor and no thread of this process behind."""
+    before = set(children()), open_descriptors(), set(threading.enumerate())
+    yield
+    assert (set(children()), open_descriptors(), set(threading.enumerate())) == before
