@@ -29,7 +29,7 @@ TEXT = (REPOSITORY / "docs" / "HOT-BACKUP.md").read_text("utf-8")
 LOOK_AND_BACK_UP, MAKE_SMALL = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 PIN, PATHS, EXTERNAL, FROZEN = re.findall(r"^```toml\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 DESTINATION = '[destination]\nurl = "file:///mnt/backups"\n'
-MODULES = ("external", "headroom", "helper", "locks", "pinning", "reader", "snapshot")
+MODULES = ("external", "headroom", "helper", "locks", "pinning", "reader", "reader_table", "snapshot")
 """Those of archiver/environment in which a pin, or what stands for one, is refused or given up."""
 
 

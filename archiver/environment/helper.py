@@ -73,7 +73,7 @@ class _Watch:
             self._environment.confirm()
             self._environment.release()
             self._finished = True
-        _say(Copied())
+            _say(Copied())
 
     def _run(self) -> None:
         poller = select.poll()
@@ -81,14 +81,16 @@ class _Watch:
         poller.register(sys.stdin.fileno(), 0)
         poller.register(self._wake_up, select.POLLIN)
         pause = 0.0
-        while not poller.poll(None if self._finished else pause * 1000):
+        while not (events := poller.poll(None if self._finished else pause * 1000)):
             try:
                 pause = self._look()
             except ArchiverError as error:
                 self._give_up(Failed.of(error))
             except Exception as error:  # noqa: BLE001 - a pin that nobody watches must not be held, whatever the reason
                 self._give_up(Failed.of(SourceError(f"cannot watch the pin on {self._environment.directory}: {error}")))
-        self._give_up(None)
+        told = any(descriptor == self._wake_up for descriptor, _ in events)
+        reason = f"the process that reads {self._environment.directory} was told to end"
+        self._give_up(Failed.of(SourceError(reason, hint="Run the backup again.")) if told else None)
 
     def _look(self) -> float:
         """Raise when the pin must be given up; else the seconds until the next look."""
@@ -116,10 +118,8 @@ class _Watch:
 
     def _give_up(self, last_word: Failed | None) -> None:
         with self._deciding:
-            if self._finished and last_word is not None:
-                return
             self._environment.release()
-            if last_word is not None:
+            if last_word is not None and not self._finished:
                 _say(last_word)
             os._exit(0)
 

@@ -24,7 +24,8 @@ from archiver.environment.library import open_reading, translated
 from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock
 from archiver.environment.messages import Declared, Method
 from archiver.environment.meta import DATA_FILE, Meta, read_meta, read_metas
-from archiver.environment.reader import LockFileChangedError, ReaderSlot, registered
+from archiver.environment.reader import ReaderSlot, registered
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import BusyError, SnapshotChangedError, SourceError
 
 _SPARE_DATABASES = 128

@@ -27,10 +27,7 @@ The rules, each with what it prevents:
 9. A slot that is lost, or a lock file that was replaced, is noticed: ``check`` raises, and the copy counts for nothing.
 """
 
-import ctypes
-import errno
 import fcntl
-import mmap
 import os
 import threading
 import time
@@ -38,31 +35,16 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from archiver.environment import lockfile
-from archiver.environment.lockfile import IDLE, SLOT_SIZE, Layout
+from archiver.environment.lockfile import IDLE
 from archiver.environment.locks import LOCK_FILE, OWN_NUMBERS, first_lock, set_lock
+from archiver.environment.reader_table import PATIENCE, LockFileChangedError, ReaderTable
 from archiver.errors import BusyError, SnapshotChangedError, SourceError
-
-_PATIENCE = 5.0
-"""Seconds to wait for what takes LMDB microseconds: initialising a lock file, changing its reader table."""
-
-
-class LockFileChangedError(SourceError):
-    """``lock.mdb`` is not what it was when it was inspected, or nobody else has the environment open: look again."""
-
-
-class _Slot(ctypes.Structure):
-    _fields_ = (("txnid", ctypes.c_uint64), ("pid", ctypes.c_int32), ("thread", ctypes.c_uint64))
-
-
-class _TimeSpec(ctypes.Structure):
-    _fields_ = (("seconds", ctypes.c_int64), ("nanoseconds", ctypes.c_int64))
 
 
 class ReaderSlot:
     """A slot of the reader table, ours until ``release``. ``check`` and ``release`` may be called from any thread."""
 
-    def __init__(self, table: "_Table", number: int) -> None:
+    def __init__(self, table: ReaderTable, number: int) -> None:
         self.number = number
         self._table = table
         self._slot = table.take(number)
@@ -145,7 +127,7 @@ def registered(directory: Path) -> Iterator[ReaderSlot]:
 @contextmanager
 def _taken(descriptor: int, path: Path) -> Iterator[ReaderSlot]:
     with _byte_zero(descriptor, path), _own_number(descriptor, path) as number:
-        slot = ReaderSlot(_Table(descriptor, path), number)
+        slot = ReaderSlot(ReaderTable(descriptor, path), number)
         try:
             yield slot
         finally:
@@ -155,13 +137,13 @@ def _taken(descriptor: int, path: Path) -> Iterator[ReaderSlot]:
 @contextmanager
 def _byte_zero(descriptor: int, path: Path) -> Iterator[None]:
     """Take part in the environment as every LMDB process does (rule 1)."""
-    deadline = time.monotonic() + _PATIENCE
+    deadline = time.monotonic() + PATIENCE
     # Before the lock as well: a lock beside nobody, if only until it is noticed, would meet a server that starts.
     _require_holder(descriptor, path)
     while not set_lock(descriptor, fcntl.F_RDLCK, 0):
         if time.monotonic() > deadline:
             raise BusyError(
-                f"a process has been initialising {path} for {_PATIENCE:.0f} s",
+                f"a process has been initialising {path} for {PATIENCE:.0f} s",
                 hint="See whether the server has started properly, and run the backup again.",
             )
         time.sleep(0.001)
@@ -192,129 +174,3 @@ def _own_number(descriptor: int, path: Path) -> Iterator[int]:
         yield number
     finally:
         set_lock(descriptor, fcntl.F_UNLCK, number)
-
-
-class _Table:
-    """The reader table of an open lock file, mapped."""
-
-    def __init__(self, descriptor: int, path: Path) -> None:
-        self.path = path
-        self._descriptor = descriptor
-        status = os.fstat(descriptor)
-        self._identity = (status.st_dev, status.st_ino)
-        self._layout = _known_layout(os.pread(descriptor, mmap.PAGESIZE, 0), path)
-        self._capacity = self._layout.capacity(status.st_size)
-        self._map = mmap.mmap(descriptor, status.st_size)
-        self._committed = ctypes.c_uint64.from_buffer(self._map, self._layout.committed)
-        self._used = ctypes.c_uint32.from_buffer(self._map, self._layout.used)
-
-    @property
-    def committed(self) -> int:
-        return int(self._committed.value)
-
-    @property
-    def in_place(self) -> bool:
-        """Whether the path still leads to the file that was opened."""
-        try:
-            status = self.path.stat()
-        except OSError:
-            return False
-        return (status.st_dev, status.st_ino) == self._identity
-
-    @property
-    def oldest(self) -> int:
-        """The least txnid in the table: idle slots show the greatest of all."""
-        slots = (self._slot(index) for index in range(self._used_slots()))
-        return min((int(slot.txnid) for slot in slots if slot.pid), default=IDLE)
-
-    @property
-    def alone(self) -> bool:
-        """Whether only this process holds locks."""
-        return first_lock(self._descriptor) is None
-
-    def unlock(self, number: int) -> None:
-        """Give up the lock of ``number`` and that of byte 0."""
-        for offset in (number, 0):
-            set_lock(self._descriptor, fcntl.F_UNLCK, offset)
-
-    def take(self, number: int) -> _Slot:
-        """Enter ``number`` with the last committed txnid into a free slot (rules 6 and 7)."""
-        if not self.in_place:
-            raise LockFileChangedError(f"{self.path} was replaced just now")
-        with self._mutex():
-            self._clear_stale(only_own=True)
-            index = self._free_slot()
-            slot = self._slot(index)
-            slot.pid = 0
-            slot.txnid = IDLE
-            slot.thread = threading.get_native_id()
-            if index == self._used.value:
-                self._used.value = index + 1
-            slot.pid = number
-            self._follow(slot)
-        # Unlocking was a full memory barrier: what was committed before anybody saw the slot is seen now.
-        self._follow(slot)
-        return slot
-
-    def _follow(self, slot: _Slot) -> None:
-        """As LMDB does: a commit between reading its txnid and entering it would leave the slot too old or unseen."""
-        while slot.txnid != self.committed:
-            slot.txnid = self.committed
-
-    def _free_slot(self) -> int:
-        used = self._used_slots()
-        index = next((index for index in range(used) if self._slot(index).pid == 0), used)
-        if index >= self._capacity:
-            raise BusyError(
-                f"cannot pin {self.path.parent}: all {self._capacity} slots of its reader table are taken",
-                hint="Stop readers that are not needed, or raise max_readers where the server opens the environment.",
-            )
-        return index
-
-    def _used_slots(self) -> int:
-        return min(self._used.value, self._capacity)
-
-    def _slot(self, index: int) -> _Slot:
-        return _Slot.from_buffer(self._map, self._layout.slots + index * SLOT_SIZE)
-
-    def _clear_stale(self, *, only_own: bool) -> None:
-        """Free the slots of archivers that were killed; of all dead readers where LMDB would do so, too.
-
-        Called before this pin is in the table: a slot with its number is a dead archiver's, too. In a container every
-        archiver may have the same pid, and so the same number.
-        """
-        for index in range(self._used_slots()):
-            slot = self._slot(index)
-            candidate = slot.pid > 0 and (slot.pid in OWN_NUMBERS or not only_own)
-            if candidate and first_lock(self._descriptor, slot.pid, 1) is None:
-                slot.pid = 0
-
-    @contextmanager
-    def _mutex(self) -> Iterator[None]:
-        library = ctypes.CDLL(None)
-        mutex = ctypes.byref(ctypes.c_char.from_buffer(self._map, self._layout.mutex))
-        deadline = time.time() + _PATIENCE
-        until = _TimeSpec(int(deadline), int(deadline % 1 * 1e9))
-        outcome = library.pthread_mutex_timedlock(mutex, ctypes.byref(until))
-        if outcome not in (0, errno.EOWNERDEAD):
-            raise BusyError(
-                f"cannot lock the reader table of {self.path} within {_PATIENCE:.0f} s: {os.strerror(outcome).lower()}",
-                hint="See whether a process that has the environment open was stopped, and run the backup again.",
-            )
-        try:
-            if outcome == errno.EOWNERDEAD:
-                # First of all: unlocked without this, the mutex could never be locked again, by nobody.
-                library.pthread_mutex_consistent(mutex)
-                self._clear_stale(only_own=False)
-            yield
-        finally:
-            library.pthread_mutex_unlock(mutex)
-
-
-def _known_layout(data: bytes, path: Path) -> Layout:
-    """Looked at again now that byte 0 is held: the file may have been initialised since it was inspected (rule 2)."""
-    word = lockfile.format_word(data)
-    layout = None if word is None else lockfile.layout(word, os.uname().machine)
-    if layout is None or len(data) < layout.slots or not lockfile.made_by_glibc(data, layout):
-        raise LockFileChangedError(f"{path} was initialised anew just now")
-    return layout

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from archiver.environment import snapshot as snapshots
-from archiver.environment.messages import COPY, Pinned, PinRequest, Reply, decode_reply, encode
+from archiver.environment.messages import COPY, Failed, Pinned, PinRequest, Reply, decode_reply, encode
 from archiver.environment.snapshot import Helper, pin
 from archiver.errors import ArchiverError, FormatError, SourceError
 from tests.environment.live import make_environment
@@ -97,7 +97,9 @@ def test_a_signal_ends_it_and_frees_the_slot(directory: Path, number: signal.Sig
         helper.process.send_signal(number)
         assert wait_until(lambda: not pins(directory)) < AT_ONCE
         assert helper.process.wait(AT_ONCE) == 0
-        assert helper.reply() is None
+        reply = helper.reply()
+        assert isinstance(reply, Failed)
+        assert b"was told to end" in reply.message
 
 
 @pytest.mark.parametrize("copying", [False, True])

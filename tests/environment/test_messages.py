@@ -20,7 +20,7 @@ from archiver.environment.messages import (
     encode,
 )
 from archiver.environment.meta import Meta, Tree
-from archiver.environment.reader import LockFileChangedError
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import (
     ArchiverError,
     BusyError,

@@ -13,7 +13,8 @@ from archiver.environment import pinning
 from archiver.environment.locks import inspect_lock
 from archiver.environment.messages import Declared
 from archiver.environment.pinning import PinnedEnvironment, pinned
-from archiver.environment.reader import LockFileChangedError, ReaderSlot
+from archiver.environment.reader import ReaderSlot
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import ArchiverError, BusyError, FormatError, NotFoundError, SnapshotChangedError, SourceError
 from tests.environment.live import make_environment, pinner, read_content, writer
 from tests.environment.server import Serve, wait_for_commits

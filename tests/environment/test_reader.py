@@ -11,7 +11,8 @@ from archiver.environment import lockfile
 from archiver.environment.lockfile import IDLE
 from archiver.environment.locks import OWN_NUMBERS, inspect_lock
 from archiver.environment.meta import DATA_FILE, read_meta
-from archiver.environment.reader import LockFileChangedError, registered
+from archiver.environment.reader import registered
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import BusyError, SnapshotChangedError, SourceError
 from tests.environment.live import LiveProcess, make_environment, open_descriptors, pinner
 from tests.environment.server import Serve, Server, file_size, wait_for_commits

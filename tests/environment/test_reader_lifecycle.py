@@ -10,7 +10,8 @@ import lmdb
 import pytest
 
 from archiver.environment.locks import inspect_lock
-from archiver.environment.reader import LockFileChangedError, registered
+from archiver.environment.reader import registered
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import SnapshotChangedError
 from tests.environment.live import LiveProcess, locker, make_environment, pinner, writer
 from tests.environment.server import Serve, require_namespaces, serve_lmdb, wait_for_commits

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
-from archiver.environment import reader
+from archiver.environment import reader, reader_table
 from archiver.environment.locks import OWN_NUMBERS, inspect_lock
-from archiver.environment.reader import LockFileChangedError, registered
+from archiver.environment.reader import registered
+from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import BusyError
 from tests.environment.live import locker, make_environment, pinner, writer
 from tests.environment.server import Serve
@@ -22,7 +23,8 @@ STRANGER = 0x7FFFFFF0
 
 @pytest.fixture
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reader, "_PATIENCE", 0.2)
+    for module in (reader, reader_table):
+        monkeypatch.setattr(module, "PATIENCE", 0.2)
 
 
 @contextmanager
