@@ -11,8 +11,6 @@ from tests.heed import Stats
 from tests.hot.harness import make_site, report
 from tests.operations.scene import finish
 
-QUIET_SECONDS = 2.0
-
 
 def p99(windows: Sequence[Stats]) -> float:
     """The median of the windows' p99, in microseconds: one window that something else disturbed does not count."""
@@ -27,9 +25,9 @@ SLOW = [pytest.mark.slow, pytest.mark.timeout(1800)]
     [
         # Beside a whole test suite on two cores a sharper bound would fail now and then.
         pytest.param(2, 5000, True, 10, id="first tier"),
-        pytest.param(10, 60_000, True, 2, id="synced", marks=SLOW),
+        pytest.param(15, 60_000, True, 2, id="synced", marks=SLOW),
         # Commits that wait for no disk take a fifth of the time, and wait for a core like anything else.
-        pytest.param(10, 60_000, False, 10, id="not synced", marks=SLOW),
+        pytest.param(15, 60_000, False, 10, id="not synced", marks=SLOW),
     ],
 )
 def test_commits_take_at_most_so_many_times_as_long(
@@ -40,13 +38,14 @@ def test_commits_take_at_most_so_many_times_as_long(
         make_site(tmp_path / "site", heed_writer) as site,
         site.server(nodes=nodes, sync=sync, map_size=16 << 30) as server,
     ):
-        assert finish(site.begin()).code == 0
+        lasted = 1.0
         for _ in range(rounds):
             server.stats()
-            time.sleep(QUIET_SECONDS)
+            time.sleep(lasted)
             quiet.append(server.stats())
             done = finish(site.begin())
             busy.append(server.stats())
+            lasted = busy[-1].seconds
             assert done.code == 0, done
             copied = done.document["plaintext_bytes"]
     assert not any(window.errors for window in quiet + busy)

@@ -38,12 +38,13 @@ def wait_until(condition: Callable[[], bool]) -> None:
 def test_a_stalled_backup_gives_way_and_the_next_one_succeeds(heed_writer: Path, tmp_path: Path) -> None:
     """The bound is 60 % of the map, so a pin is given up when 40 % of it is left: far above what the server can write
     between two looks, on however slow a machine."""
-    gate = tmp_path / "gate"
     settings = "\n[pin]\nheadroom = 60\nattempts = 1\n\n[tuning]\nframe_size = 262144\n"
     with (
         make_site(tmp_path / "site", heed_writer, settings=settings) as site,
         site.server(nodes=5000, sync=False, map_size=MAP) as server,
     ):
+        # Where it goes with the site, so that a failed test leaves no process behind that waits for it.
+        gate = site.scene.root / "gate"
         gate.touch()
         process = site.begin(STALLED.format(gate=str(gate)))
         wait_until(lambda: pinned(server) == 2)
