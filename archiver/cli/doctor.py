@@ -20,7 +20,10 @@ _FAMILIES = {1: "LMDB 0.9", 2: "mdb.master, as heed uses it"}
 @command("doctor", example="archiver doctor")
 @config_option
 def doctor(*, output: Output, config: Path | None) -> int:
-    """Check that the next backup can work and that it could be restored; changes nothing.
+    """Check that the next backup can work and that it could be restored.
+
+    Changes no data. Beside a live server it takes a pin for a moment, which clears reader slots that dead archivers
+    have left. Of environments it reads meta pages, the list of free pages and little else; only a backup reads all.
 
     Exits with 1 when something is wrong, with 3 when there are only warnings.
     """
@@ -48,11 +51,11 @@ def describe(report: "EnvironmentReport", now: datetime) -> list[str]:
     room = ""
     if pages is not None:
         used = f"{human.number(pages.used)} in use, {human.number(pages.free)} free"
-        room = f", {human.size(pages.room.beyond + pages.room.reusable)} can still be written to"
+        room = f", {human.mebibytes(pages.room.beyond + pages.room.reusable)} can still be written to"
     return [
         f"file: {report.directory}/data.mdb, {human.size(report.file_size)}",
         f"pages: {used}, {meta.page_size} bytes each",
-        f"map: {human.size(meta.map_size)}, {report.fullness:.1%} taken{room}",
+        f"map: {human.mebibytes(meta.map_size)}, {report.fullness:.1%} taken{room}",
         f"lock: {_lock(report)}",
         f"live: {_live(report)}",
         *(f"reader: {_reader(reader, now)}" for reader in report.readers if reader.txnid is not None),
@@ -67,7 +70,8 @@ def _lock(report: "EnvironmentReport") -> str:
         return "lock.mdb is not LMDB's"
     family = f"format {lock.version} ({_FAMILIES.get(lock.version, 'not known to archiver')})"
     if not lock.live:
-        return f"{family}, of no live process: harmless, as the next one makes it anew; nothing to delete"
+        left = f"{family}, of no live process"
+        return f"{left}: harmless, as the next one makes it anew; nothing to delete" if report.may_start else left
     return f"{family}, {len(report.readers)} of {report.reader_slots} reader slots taken"
 
 

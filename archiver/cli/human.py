@@ -14,6 +14,11 @@ def size(count: int) -> str:
     return f"{value:.2f} {unit}" if value < 10 else f"{value:.1f} {unit}" if value < 100 else f"{value:.0f} {unit}"
 
 
+def mebibytes(count: int) -> str:
+    """``4,096 MiB``: what the messages on a map's room say, for sizes that are compared with theirs."""
+    return f"{count / 2**20:,.0f} MiB"
+
+
 def duration(seconds: float) -> str:
     """``0.4 s``, ``12 s``, ``3 min 05 s``, ``2 h 10 min``, ``5 days``."""
     if seconds < 10:

@@ -6,7 +6,7 @@ from io import FileIO
 from archiver.buffers import Buffer
 from archiver.environment.meta import DATA_FILE, Meta, newest, parse_meta
 from archiver.environment.snapshot import Snapshot
-from archiver.errors import SourceError
+from archiver.errors import ArchiverError, FormatError, PinGivenUpError, SnapshotChangedError, SourceError
 
 
 def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
@@ -14,8 +14,9 @@ def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
 
     The iterator ends only after LMDB has reported success, the pin has proven to have held until then, and the size is
     what the copy's own meta page says; otherwise it raises ``SourceError`` or ``PinGivenUpError``, of which
-    ``SnapshotChangedError`` and the latter mean that another attempt is worth while. The server may use the snapshot's
-    pages again as soon as LMDB has read them all, whenever the consumer takes the last buffer.
+    ``SnapshotChangedError`` and the latter mean that another attempt is worth while. A damaged environment may lead to
+    a copy without an end: ``FormatError`` as soon as it gets longer than the snapshot. The server may use the
+    snapshot's pages again as soon as LMDB has read them all, whenever the consumer takes the last buffer.
     """
     pipe = snapshot.begin_copy()
     head = bytearray()
@@ -23,6 +24,8 @@ def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
     copied = 0
     while buffer := _read(pipe, buffer_size):
         copied += len(buffer)
+        if copied > snapshot.meta.size:
+            raise _endless(snapshot, pipe)
         if len(head) < head_size:
             head += buffer[: head_size - len(head)]
         yield buffer
@@ -30,6 +33,22 @@ def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
     expected = _copied_meta(head, snapshot).size
     if copied != expected:
         raise SourceError(f"the copy of {snapshot.directory} is incomplete: expected {expected} bytes, got {copied}")
+
+
+def _endless(snapshot: Snapshot, pipe: FileIO) -> ArchiverError:
+    """What it means that the copy is longer than the snapshot: mostly damage."""
+    # The helper meets a broken pipe, and tells whether somebody wrote to what it reads without locks.
+    pipe.close()
+    try:
+        snapshot.finish_copy()
+    except (SnapshotChangedError, PinGivenUpError) as error:
+        return error
+    except ArchiverError:
+        pass
+    return FormatError(
+        f"{snapshot.directory} is corrupt: expected a copy of at most {snapshot.meta.size} bytes, got more",
+        hint="Restore this environment from a backup.",
+    )
 
 
 def _read(pipe: FileIO, size: int) -> memoryview:

@@ -21,18 +21,25 @@ from pathlib import Path
 from typing import IO, cast
 
 from archiver.environment.meta import DATA_FILE
-from archiver.errors import PinGivenUpError, SourceError
+from archiver.environment.sessions import signal_session
+from archiver.errors import FormatError, PinGivenUpError, SourceError
 from archiver.filesystem import printable
 from archiver.parallel import uninterrupted
 
 _PREFIX = "external-"
 _TICK = 0.05
 """Seconds between two questions whether to give way."""
+_RESERVE = 0.05
+"""The part of the workspace's disk that a copy leaves free: a server may write to that disk, too."""
 _GRACE = 10.0
 """Seconds that a command has for its own clean-up after SIGTERM."""
 _BLOCK_SIZE = 1 << 20
 _MESSAGES_KEPT = 4096
 _LONGEST_QUOTE = 300
+_FOREIGN = ("MDB_VERSION_MISMATCH", "-30794")
+"""What LMDB's tools say of a lock file that another LMDB has made."""
+_TO_OUTPUT = "Let it write the copy to its standard output, as mdb_copy -c DIRECTORY does."
+_MORE_ROOM = "Make room for a whole copy there, or set state_directory in archiver.toml to a larger disk."
 
 
 @contextmanager
@@ -46,13 +53,25 @@ def external_copy(
     is not checked here. ``give_way`` is asked every 50 ms for a reason to stop.
 
     Raises ``PinGivenUpError`` when there is such a reason or the command takes longer than ``seconds``, and
-    ``SourceError`` when it cannot be started, fails or writes nothing, or when the disk of ``workspace`` is full.
-    Whichever way the block is left, no process of the command's session that archiver may signal is left.
+    ``SourceError`` when it cannot be started, fails or writes nothing, or when it leaves less than a twentieth of the
+    disk of ``workspace`` free. Whichever way the block is left, no process of the command's session that archiver may
+    signal is left; one that made a session of its own (a daemon) is.
     """
-    what = f"{printable(os.fsencode(command[0]))!r}, the external command for {original},"
+    what = title(command, original)
     with _private_directory(workspace) as directory:
-        _make_copy(command, directory / DATA_FILE, _Watch(what, seconds, give_way), what)
+        _make_copy(command, directory / DATA_FILE, _Watch(what, workspace, seconds, give_way), what)
         yield directory
+
+
+def title(command: Sequence[str], original: Path) -> str:
+    """``command``, which is to copy the environment ``original``, in the words of a message."""
+    return f"{printable(os.fsencode(command[0]))!r}, the external command for {original},"
+
+
+def no_copy(error: FormatError, copy: Path, command: Sequence[str], original: Path) -> FormatError:
+    """``error``, met in the directory ``copy`` that is private and soon gone, in words that help the operator."""
+    reason = error.message.replace(str(copy / DATA_FILE), "its output").replace(str(copy), "its output")
+    return FormatError(f"{title(command, original)} did not write an LMDB copy: {reason}", hint=_TO_OUTPUT)
 
 
 def remove_leftovers(workspace: Path) -> None:
@@ -68,10 +87,11 @@ def remove_leftovers(workspace: Path) -> None:
 
 
 class _Watch:
-    """Called all the time: raises ``PinGivenUpError`` once there is a reason to end the command."""
+    """Called all the time: raises ``PinGivenUpError`` or ``SourceError`` once there is a reason to end the command."""
 
-    def __init__(self, what: str, seconds: int, give_way: Callable[[], str | None]) -> None:
+    def __init__(self, what: str, workspace: Path, seconds: int, give_way: Callable[[], str | None]) -> None:
         self._what = what
+        self._workspace = workspace
         self._seconds = seconds
         self._give_way = give_way
         self._deadline = time.monotonic() + seconds
@@ -88,6 +108,13 @@ class _Watch:
             raise PinGivenUpError(
                 f"{self._what} was ended: expected a copy within {self._seconds} seconds",
                 hint="Raise seconds in the table pin of archiver.toml if the server can bear a longer copy.",
+            )
+        with _storing(self._workspace, self._what):
+            disk = os.statvfs(self._workspace)
+        if disk.f_bavail < _RESERVE * disk.f_blocks:
+            raise SourceError(
+                f"{self._what} was ended: less than {_RESERVE * 100:g} % of the disk of {self._workspace} is left free",
+                hint=_MORE_ROOM,
             )
 
 
@@ -107,35 +134,32 @@ def _private_directory(workspace: Path) -> Iterator[Path]:
 def _make_copy(command: Sequence[str], data: Path, watch: Callable[[], None], what: str) -> None:
     with _running(command, what) as process:
         messages = bytearray()
-        with _storing(data, what):
+        with _storing(data.parent.parent, what):
             descriptor = os.open(data, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             with closing(_output(process, messages, watch)) as blocks:
                 for block in blocks:
-                    with _storing(data, what):
+                    with _storing(data.parent.parent, what):
                         _write(descriptor, block)
         finally:
             os.close(descriptor)
+    said = _last_line(messages)
     if process.returncode != 0:
         raise SourceError(
-            f"{what} failed: expected exit status 0, got {_outcome(process.returncode)}{_last_line(messages)}",
-            hint="Run it by hand, as the user that runs archiver.",
+            f"{what} failed: expected exit status 0, got {_outcome(process.returncode)}{said}", hint=_remedy(said)
         )
     if data.stat().st_size == 0:
-        raise SourceError(
-            f"{what} wrote nothing to its standard output, expected a copy{_last_line(messages)}",
-            hint="Let it write the copy there, as mdb_copy -c DIRECTORY does.",
-        )
+        raise SourceError(f"{what} wrote nothing to its standard output, expected a copy{said}", hint=_TO_OUTPUT)
 
 
 @contextmanager
-def _storing(data: Path, what: str) -> Iterator[None]:
+def _storing(workspace: Path, what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
         raise SourceError(
-            f"{what} was ended: cannot write its copy to {data.parent.parent}: {_reason(error)}",
-            hint="Make room for a whole copy there, or set state_directory in archiver.toml to a larger disk.",
+            f"{what} was ended: cannot write its copy to {workspace}: {_reason(error)}",
+            hint=_MORE_ROOM,
         ) from error
 
 
@@ -214,28 +238,23 @@ def _write(descriptor: int, block: memoryview) -> None:
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
-    """End the command's whole group, politely first, and reap the command.
+    """End the command's whole session, politely first, and reap the command.
 
-    It is reaped last: until then its pid, which is the number of the group, cannot become that of somebody else.
+    It is reaped last: until then its pid, which is the number of the session, cannot become that of somebody else.
     Another user's process cannot be signalled, but it meets a broken pipe. That of its messages stays until the end,
     or a clean-up that says something would be cut short by it.
     """
     output, errors = _pipes(process)
     output.close()
     try:
-        _signal_group(process, signal.SIGTERM)
+        signal_session(process.pid, signal.SIGTERM)
         deadline = time.monotonic() + _GRACE
         while _exit_status(process) is None and time.monotonic() < deadline:
             time.sleep(_TICK)
     finally:
-        _signal_group(process, signal.SIGKILL)
+        signal_session(process.pid, signal.SIGKILL)
         errors.close()
         process.wait()
-
-
-def _signal_group(process: subprocess.Popen[bytes], number: signal.Signals) -> None:
-    with suppress(ProcessLookupError, PermissionError):
-        os.killpg(process.pid, number)
 
 
 def _exit_status(process: subprocess.Popen[bytes]) -> int | None:
@@ -256,6 +275,12 @@ def _outcome(return_code: int) -> str:
 def _last_line(messages: bytearray) -> str:
     lines = [line for line in messages.splitlines() if line.strip()]
     return f": {printable(bytes(lines[-1].strip()))[:_LONGEST_QUOTE]}" if lines else ""
+
+
+def _remedy(said: str) -> str:
+    if any(word in said for word in _FOREIGN):
+        return "Use the mdb_copy of the server's own LMDB, which this program's is not; see docs/HOT-BACKUP.md."
+    return "Run it by hand, as the user that runs archiver."
 
 
 def _reason(error: OSError) -> str:

@@ -6,16 +6,20 @@ says: pages that a transaction took at the end of the file and gave back are in 
 So only a page that is missing *and* not free proves that a file was cut, and LMDB must not be let loose on such a
 file: touching a mapped page beyond its end kills the process with SIGBUS.
 
+A file may also be made to keep its reader busy, with counts of any size over a few pages on the disk. So no page of the
+list is visited twice, and what is read in one piece is short.
+
 Every function here needs a ``meta`` that is protected from later commits: its own commit or an older one is pinned, or
 no writer is live.
 """
 
+import operator
 import os
 import struct
 from collections.abc import Iterator
 from pathlib import Path
 
-from archiver.environment.meta import NO_PAGE, PAGE_HEADER, Meta
+from archiver.environment.meta import NO_PAGE, PAGE_HEADER, Meta, opened
 from archiver.errors import FormatError
 
 _BRANCH, _LEAF, _OVERFLOW = 0x01, 0x02, 0x04
@@ -26,16 +30,17 @@ _KEYED_NODE = struct.Struct("=HHHHQ")
 _NUMBER = struct.Struct("=Q")
 _AFTER_ALL = 2**64
 """Greater than every txnid."""
+_NUMBERS_AT_ONCE = 8192
 
 
 def check_not_truncated(path: Path, meta: Meta) -> None:
     """Raise ``FormatError`` when a page that ``meta`` uses lies beyond the end of ``path``."""
-    with path.open("rb", buffering=0) as file:
-        size = os.fstat(file.fileno()).st_size
+    with opened(path) as descriptor:
+        size = os.fstat(descriptor).st_size
         present = size // meta.page_size
         if present > meta.last_page:
             return
-        free = sum(page >= present for page in _FreeList(file.fileno(), path, meta).pages())
+        free = sum(page >= present for page in _FreeList(descriptor, path, meta).pages())
         in_use = meta.last_page + 1 - present - free
         if in_use > 0:
             raise _truncated(path, meta, size, in_use)
@@ -48,32 +53,31 @@ def reusable_pages(path: Path, meta: Meta, before: int) -> int:
     and of each entry only its length: 16 ms for 10,000 entries of a few pages, 40 ms for as many long ones. Raises
     ``FormatError`` when the list is corrupt.
     """
-    with path.open("rb", buffering=0) as file:
-        return _FreeList(file.fileno(), path, meta).count(before)
+    with opened(path) as descriptor:
+        return _FreeList(descriptor, path, meta).count(before)
 
 
 class _FreeList:
-    """Walks the free list's tree; ``FormatError`` for whatever is not as LMDB writes it."""
+    """Walks the free list's tree, once; ``FormatError`` for whatever is not as LMDB writes it."""
 
     def __init__(self, descriptor: int, path: Path, meta: Meta) -> None:
         self._descriptor = descriptor
         self._path = path
         self._meta = meta
-        self._unread = meta.free_list.branch_pages + meta.free_list.leaf_pages
+        self._size = os.fstat(descriptor).st_size
+        self._visited: set[int] = set()
 
     def pages(self) -> Iterator[int]:
         """The number of every free page, in no particular order; bounded memory."""
         for page, offset in self._entries(_AFTER_ALL):
-            size, value = self._value(page, offset, None)
-            numbers = struct.unpack(f"={size // _NUMBER.size}Q", value)
-            yield from numbers[1 : 1 + self._checked_count(numbers[0], size)]
+            start, count = self._list(page, offset)
+            yield from self._numbers(start, count)
 
     def count(self, before: int) -> int:
         """How many pages the entries of transactions before ``before`` hold."""
-        total = 0
-        for page, offset in self._entries(before):
-            size, value = self._value(page, offset, _NUMBER.size)
-            total += self._checked_count(_NUMBER.unpack(value)[0], size)
+        total = sum(self._list(page, offset)[1] for page, offset in self._entries(before))
+        if total >= self._meta.last_page:
+            raise self._corrupt()
         return total
 
     def _entries(self, before: int) -> Iterator[tuple[bytes, int]]:
@@ -81,10 +85,8 @@ class _FreeList:
         waiting = [] if self._meta.free_list.root == NO_PAGE else [self._meta.free_list.root]
         while waiting:
             page = self._read(waiting.pop(), 1, self._meta.page_size)
-            self._unread -= 1
             _, _, flags, lower, _ = _PAGE.unpack_from(page)
-            # A tree that leads back to itself would be walked for ever.
-            if self._unread < 0 or flags & (_BRANCH | _LEAF) not in (_BRANCH, _LEAF):
+            if flags & (_BRANCH | _LEAF) not in (_BRANCH, _LEAF):
                 raise self._corrupt()
             for offset in self._nodes(page, lower, before, is_branch=bool(flags & _BRANCH)):
                 if flags & _BRANCH:
@@ -122,40 +124,53 @@ class _FreeList:
         low, middle, high, _ = _NODE.unpack_from(page, offset)
         return int(low | middle << 16 | high << 32)
 
-    def _value(self, page: bytes, offset: int, length: int | None) -> tuple[int, bytes]:
-        """The size of the value at ``offset`` of a leaf page, whose key was read, and its first ``length`` bytes."""
-        low, high, flags, _ = _NODE.unpack_from(page, offset)
+    def _list(self, page: bytes, offset: int) -> tuple[int, int]:
+        """Where in the file the page numbers of the entry at ``offset`` of a leaf page begin, and how many they are."""
+        low, high, flags, _, _ = _KEYED_NODE.unpack_from(page, offset)
         size = low | high << 16
-        if size < _NUMBER.size or size % _NUMBER.size:
+        if size % _NUMBER.size or not size:
             raise self._corrupt()
-        wanted = size if length is None else length
         start = offset + _KEYED_NODE.size
+        if start + (_NUMBER.size if flags & _BIG_DATA else size) > len(page):
+            raise self._corrupt()
+        (first_word,) = _NUMBER.unpack_from(page, start)
         if flags & _BIG_DATA:
-            if start + _NUMBER.size > len(page):
-                raise self._corrupt()
-            (number,) = _NUMBER.unpack_from(page, start)
             pages = -(-(PAGE_HEADER + size) // self._meta.page_size)
-            page, start = self._read(number, pages, PAGE_HEADER + wanted), PAGE_HEADER
+            page, start = self._read(first_word, pages, PAGE_HEADER + _NUMBER.size), PAGE_HEADER
             if not _PAGE.unpack_from(page)[2] & _OVERFLOW:
                 raise self._corrupt()
-        elif start + size > len(page):
+            (first_word,) = _NUMBER.unpack_from(page, start)
+        if first_word >= size // _NUMBER.size:
             raise self._corrupt()
-        return size, page[start : start + wanted]
+        position: int = _PAGE.unpack_from(page)[0] * self._meta.page_size + start + _NUMBER.size
+        return position, first_word
 
-    def _checked_count(self, count: int, size: int) -> int:
-        if count >= size // _NUMBER.size:
-            raise self._corrupt()
-        return count
+    def _numbers(self, position: int, count: int) -> Iterator[int]:
+        """The ``count`` page numbers from byte ``position`` on, which descend."""
+        above = self._meta.last_page + 1
+        while count:
+            length = min(count, _NUMBERS_AT_ONCE)
+            numbers = struct.unpack(f"={length}Q", self._bytes(position, length * _NUMBER.size))
+            if not (above > numbers[0] and numbers[-1] >= 2 and all(map(operator.gt, numbers, numbers[1:]))):
+                raise self._corrupt()
+            yield from numbers
+            above, position, count = numbers[-1], position + length * _NUMBER.size, count - length
 
     def _read(self, number: int, pages: int, size: int) -> bytes:
         """The first ``size`` bytes of the ``pages`` pages from page ``number`` on, which belong together."""
-        if not 2 <= number <= self._meta.last_page + 1 - pages:
+        if number in self._visited or not 2 <= number <= self._meta.last_page + 1 - pages:
             raise self._corrupt()
-        data = os.pread(self._descriptor, size, number * self._meta.page_size)
-        if len(data) < size:
-            raise _truncated(self._path, self._meta, os.fstat(self._descriptor).st_size, pages)
+        self._visited.add(number)
+        data = self._bytes(number * self._meta.page_size, size)
         if _PAGE.unpack_from(data)[0] != number:
             raise self._corrupt()
+        return data
+
+    def _bytes(self, position: int, size: int) -> bytes:
+        # A position that the file does not reach may be one that the system cannot express.
+        data = os.pread(self._descriptor, size, position) if position + size <= self._size else b""
+        if len(data) < size:
+            raise _truncated(self._path, self._meta, self._size, -(-size // self._meta.page_size))
         return data
 
     def _corrupt(self) -> FormatError:
@@ -164,6 +179,5 @@ class _FreeList:
 
 def _truncated(path: Path, meta: Meta, size: int, in_use: int) -> FormatError:
     return FormatError(
-        f"{path} is truncated: expected up to {meta.size} bytes, got {size}, and {in_use} missing pages are in use",
-        hint="The copy was cut off, for example by a full disk: use another copy of this file.",
+        f"{path} is truncated: expected up to {meta.size} bytes, got {size}, and {in_use} missing pages are in use"
     )

@@ -22,6 +22,7 @@ from archiver.environment.headroom import Gauge
 from archiver.environment.messages import COPY, Copied, Failed, Pinned, PinRequest, Reply, decode_request, encode
 from archiver.environment.meta import DATA_FILE
 from archiver.environment.pinning import PinnedEnvironment, pinned
+from archiver.environment.reader import ReaderSlot
 from archiver.errors import ArchiverError, BusyError, PinGivenUpError, SourceError
 
 _PIPE_SIZE = 1 << 20
@@ -29,51 +30,80 @@ _PAUSE = 0.02
 """Seconds between two looks at the room of a live server: at 120 MB a second it takes 2.4 MB meanwhile."""
 _COLD_PAUSE = 0.25
 """Seconds between two looks at an environment that nobody has open."""
-_FAREWELL = 2.0
+_FAREWELL = 1.0
 """Seconds from the end of the server until the pin no longer waits for it to start anew (reader.py, rule 8)."""
-_ROOM_HINT = (
-    "Raise the server's map size (max_db_size) or free disk space, or back up when it writes less; "
-    "pin.headroom in archiver.toml sets the bound."
+_LAST_WORD = 1.0
+"""Seconds that the last word may wait for one that is being said, to a parent that perhaps does not listen."""
+_NO_ROOM_HINT = (
+    "Raise the server's map size (max_db_size) and let it commit, make its file small, or free disk space "
+    "(docs/HOT-BACKUP.md); waiting does not help."
+)
+_GIVEN_UP_HINT = (
+    "Back up when the server writes less, use a faster destination, or raise the server's map size (max_db_size) "
+    "(docs/HOT-BACKUP.md)."
 )
 
 
 class _Watch:
-    """Looks after a pin in a thread, from its taking to its release, and ends the process when it must not be held.
+    """Looks after a pin in a thread, from before its taking to its release, and ends the process when it must end.
 
     The process ends by ``os._exit``: the other thread may be inside LMDB, blocked on a pipe that nobody empties.
     """
 
-    def __init__(self, environment: PinnedEnvironment, request: PinRequest, wake_up: int) -> None:
-        self._environment = environment
+    def __init__(self, request: PinRequest, wake_up: int) -> None:
+        self._directory = Path(os.fsdecode(request.directory))
         self._request = request
         self._wake_up = wake_up
-        self._deciding = threading.Lock()
-        self._finished = False
-        self._began = self._attended = time.monotonic()
+        self._slot: ReaderSlot | None = None
+        self._environment: PinnedEnvironment | None = None
         self._gauge: Gauge | None = None
-        if environment.protected_from is not None:
-            self._gauge = Gauge(
-                environment.directory / DATA_FILE,
-                lambda: environment.oldest_reader,
-                request.headroom,
-                request.max_size,
-            )
-
-    def refuse_without_headroom(self) -> None:
-        """Raise ``BusyError`` when there is too little room to begin."""
-        if self._gauge is not None and (reason := self._gauge.refusal()):
-            raise BusyError(f"cannot pin {self._environment.directory}: {reason}", hint=_ROOM_HINT)
+        self._speaking = threading.Lock()
+        self._finished = self._ending = False
+        self._began = self._attended = time.monotonic()
 
     def start(self) -> None:
         threading.Thread(target=self._run, name="archiver-watch", daemon=True).start()
 
+    def protect(self, slot: ReaderSlot) -> None:
+        """Release ``slot`` whatever happens from now on."""
+        self._slot = slot
+
+    def attend(self, environment: PinnedEnvironment) -> None:
+        """Look after ``environment`` from now on."""
+        if environment.protected_from is not None:
+            request, data = self._request, self._directory / DATA_FILE
+            self._gauge = Gauge(data, lambda: environment.oldest_reader, request.headroom, request.max_size)
+        self._environment = environment
+
+    def refuse_without_headroom(self, longest: int) -> None:
+        """Raise ``BusyError`` when there is too little room to begin; the longest value has ``longest`` bytes."""
+        if self._gauge is None:
+            return
+        self._gauge.longest = longest
+        if reason := self._gauge.refusal():
+            raise BusyError(f"cannot pin {self._directory}: {reason}", hint=_NO_ROOM_HINT)
+
+    def say(self, reply: Reply) -> None:
+        """Say it whole, and nothing after the last word."""
+        with self._speaking:
+            if not self._finished and not self._ending:
+                _say(reply)
+
     def finish(self) -> None:
         """Confirm the copy and release the pin, unless the watch has just given it up."""
-        with self._deciding:
-            self._environment.confirm()
-            self._environment.release()
-            self._finished = True
-            _say(Copied())
+        with self._speaking:
+            if self._environment is not None and not self._ending:
+                self._environment.confirm()
+                self._environment.release()
+                self._finished = True
+                _say(Copied())
+
+    def fail(self, error: ArchiverError) -> None:
+        """Let ``error`` be the last word."""
+        with self._speaking:
+            if not self._finished and not self._ending:
+                self._finished = True
+                _say(Failed.of(error))
 
     def _run(self) -> None:
         poller = select.poll()
@@ -85,70 +115,84 @@ class _Watch:
             try:
                 pause = self._look()
             except ArchiverError as error:
-                self._give_up(Failed.of(error))
+                self._end(error)
             except Exception as error:  # noqa: BLE001 - a pin that nobody watches must not be held, whatever the reason
-                self._give_up(Failed.of(SourceError(f"cannot watch the pin on {self._environment.directory}: {error}")))
+                self._end(SourceError(f"cannot watch the pin on {self._directory}: {error}"))
         told = any(descriptor == self._wake_up for descriptor, _ in events)
-        reason = f"the process that reads {self._environment.directory} was told to end"
-        self._give_up(Failed.of(SourceError(reason, hint="Run the backup again.")) if told else None)
+        reason = f"the process that reads {self._directory} was told to end"
+        self._end(SourceError(reason, hint="Run the backup again.") if told else None)
 
     def _look(self) -> float:
         """Raise when the pin must be given up; else the seconds until the next look."""
-        self._environment.confirm()
+        environment = self._environment
+        if environment is None or self._finished:
+            return _PAUSE
+        environment.confirm()
         if self._gauge is None:
             return _COLD_PAUSE
         now = time.monotonic()
-        if not self._environment.alone:
+        if not environment.alone:
             self._attended = now
         elif now - self._attended > _FAREWELL:
-            with self._deciding:
-                self._environment.leave()
-            self._gauge = None
+            self._leave(environment)
             return _COLD_PAUSE
-        directory, held = self._environment.directory, now - self._began
-        if held > self._request.seconds:
+        if now - self._began > self._request.seconds:
             raise PinGivenUpError(
-                f"gave up the pin on {directory}: it was held for {held:.0f} s, expected at most "
-                f"{self._request.seconds:.0f} s",
+                f"gave up the pin on {self._directory}: it was held for longer than {self._request.seconds:.0f} s",
                 hint="Use a faster destination, or raise pin.seconds in archiver.toml.",
             )
         if reason := self._gauge.shortage():
-            raise PinGivenUpError(f"gave up the pin on {directory}: {reason}", hint=_ROOM_HINT)
+            raise PinGivenUpError(f"gave up the pin on {self._directory}: {reason}", hint=_GIVEN_UP_HINT)
         return _PAUSE
 
-    def _give_up(self, last_word: Failed | None) -> None:
-        with self._deciding:
-            self._environment.release()
-            if last_word is not None and not self._finished:
-                _say(last_word)
-            os._exit(0)
+    def _leave(self, environment: PinnedEnvironment) -> None:
+        with self._speaking:
+            if not self._finished:
+                environment.leave()
+        self._gauge = None
+
+    def _end(self, error: ArchiverError | None) -> None:
+        """Release the pin at once; then say why, if anything is to be said and the other thread is not in the way."""
+        self._ending = True
+        if self._slot is not None:
+            self._slot.release()
+        if self._speaking.acquire(timeout=_LAST_WORD) and error is not None and not self._finished:
+            _say(Failed.of(error))
+        os._exit(0)
 
 
 def main() -> None:
     """Serve one pin, from the request to the end of the standard input."""
     data = int(sys.argv[1])
-    wake_up = _catch_signals()
+    # There is nothing to clean up yet.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     line = sys.stdin.buffer.readline()
     if not line:
         return
+    request = decode_request(line)
+    watch = _Watch(request, _catch_signals())
+    watch.start()
     try:
-        _serve(decode_request(line), data, wake_up)
+        _serve(request, data, watch)
     except ArchiverError as error:
-        _say(Failed.of(error))
+        watch.fail(error)
+    # Whoever speaks last, the parent has heard it once it closes this.
+    sys.stdin.buffer.read()
 
 
-def _serve(request: PinRequest, data: int, wake_up: int) -> None:
-    with pinned(Path(os.fsdecode(request.directory)), request.declared) as environment:
-        watch = _Watch(environment, request, wake_up)
-        watch.refuse_without_headroom()
-        watch.start()
-        databases, used_pages = environment.list_databases()
-        _say(Pinned(environment.method, environment.pinned, environment.meta, databases, used_pages))
-        if sys.stdin.buffer.readline() != COPY:
-            return
-        _copy(environment, data)
-        watch.finish()
-        sys.stdin.buffer.read()
+def _serve(request: PinRequest, data: int, watch: _Watch) -> None:
+    with pinned(Path(os.fsdecode(request.directory)), request.declared, watch.protect) as environment:
+        watch.attend(environment)
+        try:
+            databases, used_pages, longest = environment.list_databases()
+            watch.refuse_without_headroom(longest)
+            watch.say(Pinned(environment.method, environment.pinned, environment.meta, databases, used_pages))
+            if sys.stdin.buffer.readline() == COPY:
+                _copy(environment, data)
+                watch.finish()
+        except ArchiverError as error:
+            # Here and not by the caller: when the pin is gone, the watch finds that and takes it for the reason.
+            watch.fail(error)
 
 
 def _copy(environment: PinnedEnvironment, data: int) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import stat
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -14,7 +13,7 @@ from archiver.environment.lockfile import Reader
 from archiver.environment.locks import LOCK_FILE, OWN_NUMBERS, LockState, inspect_lock
 from archiver.environment.messages import Declared, Method
 from archiver.environment.meta import DATA_FILE, Meta, read_meta
-from archiver.environment.processes import Process, find_process
+from archiver.environment.processes import Process, find_process, lock_owners
 from archiver.environment.snapshot import Snapshot, pin
 from archiver.errors import ArchiverError, BusyError, FormatError, SourceError
 
@@ -114,6 +113,12 @@ class EnvironmentReport:
         return self.meta.size / self.meta.map_size
 
     @property
+    def may_start(self) -> bool:
+        """Whether a server of the user who has data.mdb may write to the lock file, as it must to start."""
+        data, lock = self.data_access, self.lock_access
+        return lock is None or lock.may_write(data.uid, data.gid)
+
+    @property
     def elsewhere(self) -> tuple[int, ...]:
         """Pids of live processes that cannot be seen from here, each in its own pid namespace."""
         return tuple(
@@ -168,7 +173,7 @@ def _inspect(directory: Path, limits: PinLimits, declared: Declared | None, max_
         lock=lock,
         reader_slots=_reader_slots(directory, lock),
         readers=tuple(_reader(reader, lock, meta.txnid) for reader in lock.readers) if lock.live else (),
-        processes=_processes(lock),
+        processes=_processes(directory, lock),
         data_access=FileAccess(data_status.st_uid, data_status.st_gid, stat.S_IMODE(data_status.st_mode)),
         lock_access=FileAccess.of(directory / LOCK_FILE),
         way=way,
@@ -231,7 +236,11 @@ def _reader(reader: Reader, lock: LockState, newest: int) -> ReaderReport:
     return ReaderReport(reader.pid, state, None if pid is None else find_process(pid), reader.txnid, behind)
 
 
-def _processes(lock: LockState) -> tuple[Process, ...]:
-    pids: Iterable[int] = {*lock.pids.values(), *(() if lock.holder is None else (lock.holder,))}
+def _processes(directory: Path, lock: LockState) -> tuple[Process, ...]:
+    if not lock.live:
+        return ()
+    # F_OFD_GETLK tells one of those that hold byte 0; the others are seen once they have read, or in /proc/locks.
+    holder = set() if lock.holder is None else {lock.holder}
+    pids = holder.union(lock.pids.values(), lock_owners(directory / LOCK_FILE))
     found = (find_process(pid) for pid in sorted(pids))
     return tuple(process for process in found if process is not None)

@@ -10,6 +10,7 @@ is invisible to LMDB itself and to this module. Linux, 64-bit.
 
 import fcntl
 import os
+import stat
 import struct
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
@@ -28,6 +29,10 @@ _FLOCK = struct.Struct("@hhqqi4x")
 """``struct flock``: type, whence, start, length (0 = to the end), pid."""
 _LONGEST_FILE = 1 << 20
 """Bytes of a lock file that are looked at: 16,000 readers."""
+_OF_DESCRIPTION = -1
+"""The pid that the system tells for an open-file-description lock; 0 is a process of another pid namespace."""
+_MOST_LOCKS = 20_000
+"""More than an environment has readers by far; to tell one, the system searches them all."""
 _END = 1 << 31
 """Where the bytes of pids end."""
 
@@ -41,6 +46,8 @@ class Held:
     """0 is to the end of the file."""
     pid: int | None
     """The holder; None when the system does not tell (another pid namespace, an open-file-description lock)."""
+    description: bool
+    """Whether it is an open-file-description lock: only archiver takes such."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,7 +108,10 @@ def inspect_lock(directory: Path) -> LockState:
             hint=f"Let the user that runs archiver read and write {path}.",
         ) from error
     try:
-        return _state(os.pread(descriptor, _LONGEST_FILE, 0), first_lock(descriptor), _announced(descriptor), writable)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise SourceError(f"cannot tell whether {directory} is in use: {LOCK_FILE} is not a regular file")
+        content = os.pread(descriptor, _LONGEST_FILE, 0)
+        return _state(content, first_lock(descriptor), announced_numbers(descriptor), writable)
     except OSError as error:
         raise SourceError(
             f"cannot tell whether {directory} is in use: {LOCK_FILE}: {str(error.strerror).lower()}"
@@ -114,7 +124,7 @@ def first_lock(descriptor: int, start: int = 0, length: int = 0) -> Held | None:
     """Any lock that others hold on ``length`` bytes from ``start`` on; those of ``descriptor`` itself do not count."""
     answer = fcntl.fcntl(descriptor, fcntl.F_OFD_GETLK, _FLOCK.pack(fcntl.F_WRLCK, os.SEEK_SET, start, length, 0))
     kind, _, found, size, pid = _FLOCK.unpack(answer)
-    return None if kind == fcntl.F_UNLCK else Held(found, size, pid if pid > 0 else None)
+    return None if kind == fcntl.F_UNLCK else Held(found, size, pid if pid > 0 else None, pid == _OF_DESCRIPTION)
 
 
 def set_lock(descriptor: int, kind: int, offset: int) -> bool:
@@ -147,18 +157,22 @@ def _state(data: bytes, held: Held | None, announced: Mapping[int, int | None], 
     )
 
 
-def _announced(descriptor: int) -> dict[int, int | None]:
-    """The numbers that live processes announce, with the holder of each lock."""
+def announced_numbers(descriptor: int) -> dict[int, int | None]:
+    """The numbers that live processes announce, with the holder of each lock; ``SourceError`` for too many."""
     return {held.start: held.pid for held in _locks(descriptor, 1, _END) if held.length == 1}
 
 
 def _locks(descriptor: int, start: int, end: int) -> Iterator[Held]:
     """Every lock on bytes ``start`` to ``end``: the system tells one at a time, so ask again on both sides of it."""
     ranges = [(start, end)]
+    found = 0
     while ranges:
         start, end = ranges.pop()
         held = first_lock(descriptor, start, end - start) if start < end else None
         if held is not None:
+            found += 1
+            if found > _MOST_LOCKS:
+                raise SourceError(f"too many locks on {LOCK_FILE}: expected at most {_MOST_LOCKS:,}, got more")
             yield held
             ranges.append((start, held.start))
             if held.length:
@@ -166,10 +180,12 @@ def _locks(descriptor: int, start: int, end: int) -> Iterator[Held]:
 
 
 def _open(path: Path) -> tuple[int, bool]:
+    # A pipe or a device in its place must not keep the opening waiting for ever.
+    flags = os.O_NONBLOCK | os.O_NOCTTY
     try:
-        return os.open(path, os.O_RDWR), True
+        return os.open(path, os.O_RDWR | flags), True
     except FileNotFoundError:
         raise
     except OSError:
         # No permission, a read-only mount: the state can be told all the same.
-        return os.open(path, os.O_RDONLY), False
+        return os.open(path, os.O_RDONLY | flags), False

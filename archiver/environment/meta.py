@@ -23,6 +23,8 @@ import os
 import stat
 import struct
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -47,7 +49,6 @@ _OTHER_LAYOUTS = {
     12: "it was written by a 32-bit LMDB",
     24: "it is in the format of LMDB 1.0 (data version 3)",
 }
-_CUT_HINT = "The copy was cut off, for example by a full disk: use another copy of this file."
 _FOREIGN_HINT = "Dump it with that LMDB's mdb_dump and load it with mdb_load of a 64-bit LMDB 0.9 on this machine."
 
 
@@ -99,9 +100,7 @@ def parse_meta(page: Buffer, path: Path, number: int) -> Meta:
     Raises ``FormatError`` for anything that LMDB 0.9 on this machine would not accept as a meta page.
     """
     if len(page) < META_SIZE:
-        raise FormatError(
-            f"{path} is truncated: expected {META_SIZE} bytes of meta page {number}, got {len(page)}", hint=_CUT_HINT
-        )
+        raise FormatError(f"{path} is truncated: expected {META_SIZE} bytes of meta page {number}, got {len(page)}")
     _, _, flags, _, magic, version, _, map_size, free_list, main, last_page, txnid = _META_STRUCT.unpack_from(page)
     if magic != _MAGIC:
         raise _not_a_meta_page(page, path, number)
@@ -119,26 +118,50 @@ def parse_meta(page: Buffer, path: Path, number: int) -> Meta:
     return Meta(page_size, map_size, last_page, txnid, free_tree, parse_tree(main))
 
 
-def read_metas(path: Path) -> tuple[Meta, Meta]:
-    """Both meta pages of ``data.mdb``.
+@contextmanager
+def opened(path: Path) -> Iterator[int]:
+    """A descriptor of ``data.mdb`` for the block, to read from; the system's errors there become ``SourceError``.
 
-    Raises ``NotFoundError`` when there is no such file, ``FormatError`` unless both pages are valid, as LMDB demands.
+    Raises ``NotFoundError`` when there is no such file, and ``FormatError`` when it is no regular one.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        # In the place of the file, a pipe that nobody writes to or a device could keep the opening waiting for ever.
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
     except (FileNotFoundError, NotADirectoryError):
         raise NotFoundError(
             f"no LMDB environment at {path.parent}: {path.name} does not exist",
             hint="Check the path, and that the volume it lies on is mounted.",
         ) from None
     except OSError as error:
-        raise SourceError(f"cannot open {path}: {str(error.strerror).lower()}") from error
+        raise SourceError(
+            f"cannot open {path}: {str(error.strerror).lower()}", hint=opening_hint(error, path)
+        ) from error
     try:
-        return _read_both(descriptor, path)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise FormatError(f"{path} is not a regular file")
+        yield descriptor
     except OSError as error:
         raise SourceError(f"cannot read {path}: {str(error.strerror).lower()}") from error
     finally:
         os.close(descriptor)
+
+
+def opening_hint(error: OSError, path: Path) -> str | None:
+    """What to do when a server's file at ``path`` cannot be opened because of ``error``, if that can be told."""
+    if not isinstance(error, PermissionError):
+        return None
+    try:
+        owner = path.stat().st_uid
+    except OSError:
+        # Its directory is closed to us, too.
+        return "Run archiver as the server's user or as root."
+    return f"Run archiver as the server's user (uid {owner}) or as root." if owner else "Run archiver as root."
+
+
+def read_metas(path: Path) -> tuple[Meta, Meta]:
+    """Both meta pages of ``data.mdb``; ``FormatError`` unless they are valid, as LMDB demands, and as of ``opened``."""
+    with opened(path) as descriptor:
+        return _read_both(descriptor, path)
 
 
 def newest(metas: tuple[Meta, Meta]) -> Meta:
@@ -152,11 +175,8 @@ def read_meta(path: Path) -> Meta:
 
 
 def _read_both(descriptor: int, path: Path) -> tuple[Meta, Meta]:
-    status = os.fstat(descriptor)
-    if not stat.S_ISREG(status.st_mode):
-        raise FormatError(f"{path} is not a regular file")
-    if status.st_size == 0:
-        raise FormatError(f"{path} is empty (0 bytes)", hint=_CUT_HINT)
+    if os.fstat(descriptor).st_size == 0:
+        raise FormatError(f"{path} is empty (0 bytes)")
     first = parse_meta(os.pread(descriptor, META_SIZE, 0), path, 0)
     second = parse_meta(os.pread(descriptor, META_SIZE, first.page_size), path, 1)
     if first.page_size != second.page_size:

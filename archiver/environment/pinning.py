@@ -10,7 +10,7 @@ Runs in a helper process (helper.py): liblmdb can crash on a damaged file.
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -18,7 +18,7 @@ from pathlib import Path
 
 import lmdb
 
-from archiver.environment.databases import Database, list_databases
+from archiver.environment.databases import Database, find_trees, longest_value, summary
 from archiver.environment.freelist import check_not_truncated
 from archiver.environment.library import open_reading, translated
 from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock
@@ -27,10 +27,13 @@ from archiver.environment.meta import DATA_FILE, Meta, read_meta, read_metas
 from archiver.environment.reader import ReaderSlot, registered
 from archiver.environment.reader_table import LockFileChangedError
 from archiver.errors import BusyError, SnapshotChangedError, SourceError
+from archiver.filesystem import Identity, identity
 
 _SPARE_DATABASES = 128
 """Named databases that may be created between the reading of the meta page and the pin."""
 _ATTEMPTS = 100
+_PATIENCE = 5.0
+"""Seconds to wait for a moment at which the newest commit is announced: a commit may wait for its disk."""
 _OTHER_WAYS = "Stop the server for the time of the backup, or let a command of its own copy it (docs/HOT-BACKUP.md)."
 
 
@@ -47,8 +50,10 @@ class PinnedEnvironment:
     _environment: lmdb.Environment = field(repr=False)
     _transaction: "lmdb.Transaction[memoryview]" = field(repr=False)
     _slot: ReaderSlot | None = field(repr=False)
+    _file: Identity
+    """The data.mdb that was opened."""
     _newest: int = field(init=False)
-    """The transaction that must stay the newest while there is no protection."""
+    """The newest transaction so far: there must never be an older one, and without protection no newer one."""
     _written: int | None = field(init=False, default=None)
     """When data.mdb was last written to before ``leave``, in nanoseconds: it must not be any more."""
 
@@ -60,14 +65,18 @@ class PinnedEnvironment:
         """The oldest transaction that any reader of a live server's environment holds: this snapshot's or older."""
         return self.meta.txnid if self._slot is None else self._slot.oldest
 
-    def list_databases(self) -> tuple[tuple[Database, ...], int]:
-        """Its databases, and the pages that a compact copy holds: all of theirs and two meta pages.
+    def list_databases(self) -> tuple[tuple[Database, ...], int, int]:
+        """Its databases, the pages that a compact copy holds (all of theirs and two meta pages), and the bytes that
+        the longest value takes in a row, as far as that can be told quickly (``longest_value``).
 
         Raises ``FormatError`` for a truncated file, before LMDB touches a page that is not there.
         """
         check_not_truncated(self.directory / DATA_FILE, self.meta)
-        databases, pages = list_databases(self._environment, self._transaction, self.meta.main, self.directory)
-        return databases, 2 + pages
+        environment, transaction, page_size = self._environment, self._transaction, self.meta.page_size
+        trees = find_trees(environment, transaction, self.meta.main, self.directory)
+        databases, pages = summary(trees)
+        longest = longest_value(environment, transaction, trees, page_size, self.directory)
+        return databases, 2 + pages, longest * page_size
 
     def copy_to(self, descriptor: int) -> None:
         """Write a compact copy to ``descriptor``: no free pages, pages renumbered, txnid 1.
@@ -81,11 +90,13 @@ class PinnedEnvironment:
     def confirm(self) -> None:
         """Raise ``SnapshotChangedError`` unless what was read until now is of this very snapshot.
 
-        A locked snapshot is, as long as its reader slot has held. Any other is when nobody has committed, or even
-        opened the environment, since it was pinned; so is a locked one after ``leave``.
+        A locked snapshot is, as long as its reader slot has held and nobody has put another file, or other content, in
+        the place of data.mdb. Any other is when nobody has committed, or even opened the environment, since it was
+        pinned; so is a locked one after ``leave``.
         """
         if self._slot is not None and not self._slot.released:
             self._slot.check()
+            self._check_in_place()
             return
         state = inspect_lock(self.directory)
         txnid = read_meta(self.directory / DATA_FILE).txnid
@@ -97,6 +108,17 @@ class PinnedEnvironment:
                 hint="Run the backup again.",
             )
 
+    def _check_in_place(self) -> None:
+        data = self.directory / DATA_FILE
+        newest = read_meta(data).txnid
+        if identity(data.stat()) != self._file or newest < self._newest:
+            raise SnapshotChangedError(
+                f"{data} was replaced while it was pinned: expected transaction {self._newest} or a later one of the "
+                f"same file, got {newest}",
+                hint="Never put files in place while a backup runs; run the backup again.",
+            )
+        self._newest = newest
+
     @property
     def alone(self) -> bool:
         """Whether a server that had the environment open has gone."""
@@ -105,11 +127,11 @@ class PinnedEnvironment:
     def leave(self) -> None:
         """Go on without the reader slot when the server has gone: nothing may keep another server from starting."""
         if self._slot is not None:
-            self._slot.check()
+            self.confirm()
             # All commits until now have respected the slot; from now on there must be none. Not even one that is
             # killed half-way: other than beside a cold snapshot, which is the newest, it may use our pages again.
             self._written = _last_write(self.directory)
-            self._newest = read_meta(self.directory / DATA_FILE).txnid
+            self._check_in_place()
             self._slot.leave()
 
     def release(self) -> None:
@@ -147,22 +169,30 @@ def choose_method(state: LockState, directory: Path) -> Method:
 
 
 @contextmanager
-def pinned(directory: Path, declared: Declared | None) -> Iterator[PinnedEnvironment]:
+def pinned(
+    directory: Path, declared: Declared | None, protect: Callable[[ReaderSlot], None] | None = None
+) -> Iterator[PinnedEnvironment]:
     """Pin the environment in ``directory`` for the block, or until it is released.
 
+    ``protect`` gets the reader slot, if there is one, as soon as it is taken, to release it whatever happens.
+
     Raises ``NotFoundError`` without a data.mdb, ``FormatError`` when it is corrupt, ``BusyError`` when the reader table
-    is full, and ``SourceError`` when no safe way to read it exists; the message says why.
+    is full or what is declared a snapshot is live, and ``SourceError`` when no safe way to read it exists; the message
+    says why.
     """
     data = directory / DATA_FILE
     expected = read_meta(data).main.entries + _SPARE_DATABASES
     with ExitStack() as resources:
         method, slot = _protect(directory, declared, resources)
+        if slot is not None and protect is not None:
+            protect(slot)
+        file = identity(data.stat())
         environment = resources.enter_context(open_reading(directory, databases=expected))
         transaction, meta = _begin(environment, data, slot)
         resources.callback(transaction.abort)
         now = datetime.now(UTC)
         protected_from = None if slot is None else slot.txnid
-        yield PinnedEnvironment(directory, method, now, meta, protected_from, environment, transaction, slot)
+        yield PinnedEnvironment(directory, method, now, meta, protected_from, environment, transaction, slot, file)
 
 
 def _protect(directory: Path, declared: Declared | None, resources: ExitStack) -> tuple[Method, ReaderSlot | None]:
@@ -191,7 +221,7 @@ def _last_write(directory: Path) -> int:
 
 def _refuse_live(state: LockState, directory: Path, declared: Declared) -> None:
     if state.live:
-        raise SourceError(
+        raise BusyError(
             f"cannot pin {directory}: it is declared {declared}, but {state.holder_text} has it open",
             hint="Give the path of the snapshot, not of the live environment.",
         )
@@ -207,8 +237,13 @@ def _runs_on_glibc() -> bool:
 def _begin(
     environment: lmdb.Environment, data: Path, slot: ReaderSlot | None
 ) -> "tuple[lmdb.Transaction[memoryview], Meta]":
-    """A read transaction and the meta page of its commit, which only lasts until the second commit after it."""
-    for _ in range(_ATTEMPTS):
+    """A read transaction and the meta page of its commit, which only lasts until the second commit after it.
+
+    Beside a server only a commit that it has announced counts: until then it may still take it back, when its disk
+    fails, and give its number and its pages to another.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while time.monotonic() < deadline:
         with translated(data.parent):
             transaction = environment.begin(buffers=True)
         txnid = transaction.id()
@@ -216,7 +251,11 @@ def _begin(
         if slot is not None and txnid < slot.txnid:
             raise SnapshotChangedError(f"{data} is older than its {LOCK_FILE} says: {txnid} and {slot.txnid}")
         # The second commit after it may be half written to that page. It is not while the first is not announced.
-        if meta is not None and (slot is None or slot.committed <= txnid):
+        if meta is not None and (slot is None or slot.committed == txnid):
             return transaction, meta
         transaction.abort()
-    raise SourceError(f"cannot pin {data.parent}: it is committed to faster than its meta pages can be read")
+        time.sleep(0.0005)
+    raise BusyError(
+        f"cannot pin {data.parent}: for {_PATIENCE:.0f} s no commit of its server was seen to be complete",
+        hint="See whether the server's disk is stuck, and run the backup again.",
+    )

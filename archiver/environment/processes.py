@@ -1,4 +1,4 @@
-"""What the system tells of a process: its name, and since when it has run. Linux."""
+"""What the system tells of processes: name and start of one, and which ones hold locks on a file. Linux."""
 
 import os
 from dataclasses import dataclass
@@ -29,6 +29,29 @@ def find_process(pid: int) -> Process | None:
     except OSError:
         return None
     return Process(pid, os.fsdecode(name).rstrip("\n"), start_time(status, boot))
+
+
+def lock_owners(path: Path) -> frozenset[int]:
+    """The pids that hold classic fcntl locks on the file at ``path``, as far as /proc/locks shows them here.
+
+    It may show none: of processes in other pid namespaces, and on file systems that have another device number for it
+    than for ``stat``.
+    """
+    try:
+        # Where /proc is that of another pid namespace, its pids are not ours.
+        if os.readlink(_PROC / "self") != str(os.getpid()):
+            return frozenset()
+        return owners((_PROC / "locks").read_text(), path.stat())
+    except OSError:
+        return frozenset()
+
+
+def owners(locks: str, status: os.stat_result) -> frozenset[int]:
+    """The pids in the text of /proc/locks (proc_locks(5)) that hold classic locks on the file with ``status``."""
+    file = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    held = (line.split() for line in locks.splitlines())
+    # A line of a process that waits has an arrow in the second column.
+    return frozenset(int(pid) for _, kind, _, _, pid, where, *_ in held if (kind, where) == ("POSIX", file))
 
 
 def start_time(status: bytes, boot: bytes) -> datetime:

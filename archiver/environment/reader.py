@@ -24,6 +24,8 @@ The rules, each with what it prevents:
    the txnid. Other processes look at the table without its mutex, at any moment.
 8. When every other process has gone, the pin does not keep a server of another LMDB out: after a moment ``leave`` gives
    up all locks. Until then a server that only starts anew finds the pin in place.
+   Replacing data.mdb is noticed by whoever holds the pin (pinning.py), who then leaves at once: a server that joins a
+   lock file of the old data.mdb takes its last txnid for the new one's, and can begin at the wrong meta page.
 9. A slot that is lost, or a lock file that was replaced, is noticed: ``check`` raises, and the copy counts for nothing.
 """
 

@@ -16,11 +16,14 @@ from pathlib import Path
 
 from archiver.environment import lockfile
 from archiver.environment.lockfile import IDLE, SLOT_SIZE, Layout
-from archiver.environment.locks import OWN_NUMBERS, first_lock, set_lock
+from archiver.environment.locks import OWN_NUMBERS, announced_numbers, first_lock, set_lock
 from archiver.errors import BusyError, SourceError
 
 PATIENCE = 5.0
 """Seconds to wait for what takes LMDB microseconds: initialising a lock file, changing its reader table."""
+
+_MOST_SLOTS = 16_000
+"""LMDB has 126 unless told otherwise. All are looked at while the server's new readers wait."""
 
 
 class LockFileChangedError(SourceError):
@@ -47,6 +50,12 @@ class ReaderTable:
         self._identity = (status.st_dev, status.st_ino)
         self._layout = _known_layout(os.pread(descriptor, mmap.PAGESIZE, 0), path)
         self._capacity = self._layout.capacity(status.st_size)
+        if self._capacity > _MOST_SLOTS:
+            raise SourceError(
+                f"cannot register as a reader in {path}: its table has {self._capacity:,} slots, "
+                f"expected at most {_MOST_SLOTS:,}",
+                hint="Open the environment with fewer max_readers in the server.",
+            )
         self._map = mmap.mmap(descriptor, status.st_size)
         self._committed = ctypes.c_uint64.from_buffer(self._map, self._layout.committed)
         self._used = ctypes.c_uint32.from_buffer(self._map, self._layout.used)
@@ -72,8 +81,15 @@ class ReaderTable:
 
     @property
     def alone(self) -> bool:
-        """Whether only this process holds locks."""
-        return first_lock(self._descriptor) is None
+        """Whether no process but archivers holds locks: two pins would else wait for each other for ever.
+
+        Another archiver's lock on byte 0 may hide that of a server which has never read. Then this is wrong, and costs
+        another attempt: whoever leaves looks afterwards whether a process is live.
+        """
+        held = first_lock(self._descriptor, 0, 1)
+        if held is not None and not held.description:
+            return False
+        return all(number in OWN_NUMBERS for number in announced_numbers(self._descriptor))
 
     def unlock(self, number: int) -> None:
         """Give up the lock of ``number`` and that of byte 0."""
@@ -140,8 +156,10 @@ class ReaderTable:
         until = _TimeSpec(int(deadline), int(deadline % 1 * 1e9))
         outcome = library.pthread_mutex_timedlock(mutex, ctypes.byref(until))
         if outcome not in (0, errno.EOWNERDEAD):
+            held = f"another process has held it for {PATIENCE:.0f} s"
+            reason = held if outcome == errno.ETIMEDOUT else os.strerror(outcome).lower()
             raise BusyError(
-                f"cannot lock the reader table of {self.path} within {PATIENCE:.0f} s: {os.strerror(outcome).lower()}",
+                f"cannot lock the reader table of {self.path}: {reason}",
                 hint="See whether a process that has the environment open was stopped, and run the backup again.",
             )
         try:

@@ -31,6 +31,7 @@ from archiver.environment.messages import (
     encode,
 )
 from archiver.environment.meta import DATA_FILE, Meta, read_meta
+from archiver.environment.reader import registered
 from archiver.errors import ArchiverError, FormatError, SnapshotChangedError, SourceError
 from archiver.parallel import uninterrupted
 
@@ -108,10 +109,15 @@ class Helper:
                 self._process = _start(write_end)
             except OSError as error:
                 self._copy.close()
-                raise SourceError(f"cannot start a helper process: {str(error.strerror).lower()}") from error
+                raise SourceError(
+                    f"cannot start a helper process with {COMMAND[0]}: {str(error.strerror).lower()}",
+                    hint="Let the user that runs archiver execute that program, and raise its limits of processes "
+                    "and memory if they are reached.",
+                ) from error
             finally:
                 os.close(write_end)
         self._waiting = False
+        self._directory: Path | None = None
         self._requests = cast(IO[bytes], self._process.stdin)
         self._replies = cast(IO[bytes], self._process.stdout)
 
@@ -140,6 +146,7 @@ class Helper:
         the reader table is full or too little headroom is left, and ``SourceError`` when no safe way to read it
         exists; the message says why.
         """
+        self._directory = directory
         headroom = limits.headroom / 100
         self._ask(encode(PinRequest(os.fsencode(directory), declared, headroom, limits.seconds, max_size)))
         reply = self._reply()
@@ -200,6 +207,9 @@ class Helper:
         except subprocess.TimeoutExpired:
             self._process.kill()
             self._process.wait()
+        if self._process.returncode < 0 and self._directory is not None:
+            _clear_slots(self._directory)
+            self._directory = None
 
     def _ask(self, line: bytes) -> None:
         # It may have ended, and its last word says why.
@@ -249,6 +259,15 @@ def pin(
         with uninterrupted():
             helper = resources.enter_context(Helper())
         yield helper.pin(directory, name=name, limits=limits, declared=declared, max_size=max_size)
+
+
+def _clear_slots(directory: Path) -> None:
+    """Free what a helper that was killed has left in the reader table; the server would not, and its file would grow.
+
+    To register is enough: it clears the slots of dead archivers.
+    """
+    with suppress(ArchiverError), registered(directory):
+        pass
 
 
 def _disturbed(snapshot: Snapshot) -> bool:

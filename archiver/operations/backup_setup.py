@@ -18,7 +18,7 @@ from archiver.operations.backup import BackupRequest, BackupResult, backup
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
 from archiver.sources.entries import FileEntry, Skipped
-from archiver.sources.environments import EnvironmentSpec, data_files
+from archiver.sources.environments import EnvironmentSpec, damage_explained, data_files
 from archiver.sources.media import MediaTree
 from archiver.stores.destination import Destination, FileDestination, open_store, parse_destination
 
@@ -79,7 +79,8 @@ def _previewed(spec: EnvironmentSpec, limits: PinLimits) -> PreviewedEnvironment
     if spec.command is not None:
         return PreviewedEnvironment(spec.name, spec.directory, "external", None)
     declared: Declared | None = "frozen" if spec.frozen else None
-    report = inspect(spec.directory, limits=limits, declared=declared, max_size=spec.max_size)
+    with damage_explained(spec):
+        report = inspect(spec.directory, limits=limits, declared=declared, max_size=spec.max_size)
     if isinstance(report.way, ArchiverError):
         raise report.way
     return PreviewedEnvironment(spec.name, spec.directory, report.way, report.copy_size)

@@ -1,4 +1,4 @@
-"""``archiver doctor``: would the next backup work, and could it be restored? Looks, changes nothing."""
+"""``archiver doctor``: would the next backup work, and could it be restored? Looks, and changes no data."""
 
 import os
 import stat

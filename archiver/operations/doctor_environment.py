@@ -11,18 +11,13 @@ from archiver.environment.inspection import EnvironmentReport, ReaderReport, ins
 from archiver.environment.locks import LOCK_FILE, OWN_NUMBERS
 from archiver.environment.messages import Declared
 from archiver.environment.meta import DATA_FILE
-from archiver.errors import ArchiverError, FormatError, NotFoundError
+from archiver.errors import ArchiverError, NotFoundError
 from archiver.operations.findings import Finding, nearest
-from archiver.sources.environments import EnvironmentSpec
+from archiver.sources.environments import EnvironmentSpec, damage_explained
 
 _HELD = 0.1
 """The share of the map that a reader may keep from being used again before it is worth a warning. How far it is behind
 says little: ten thousand small commits may cost less than ten large ones."""
-_RESTORE = "The server fails with MDB_INVALID on such a file: restore this environment from the last good backup."
-_EMPTY = (
-    "A full disk leaves such a file behind, and a server would begin anew in it: free disk space, and restore this "
-    "environment from the last good backup."
-)
 _MISSING = "Check the path and, in a container, that its volume is mounted there (volumes: in docker-compose.yml)."
 _GROW = "Raise the server's map size (max_db_size) or free disk space, before its writes fail with MDB_MAP_FULL."
 _REBUILD = "Rebuild it while the server is stopped: mdb_dump -a of it into mdb_load of a new directory."
@@ -34,7 +29,8 @@ def examine_environment(source: str, spec: EnvironmentSpec, limits: PinLimits, s
     if spec.command is not None:
         yield from _program(subject, spec, spec.command[0])
     try:
-        report = inspect(spec.directory, limits=limits, declared=_declared(spec), max_size=spec.max_size)
+        with damage_explained(spec):
+            report = inspect(spec.directory, limits=limits, declared=_declared(spec), max_size=spec.max_size)
     except NotFoundError as error:
         if spec.command is None:
             yield Finding("error", subject, _what_is_missing(spec.directory, error), _MISSING)
@@ -42,7 +38,7 @@ def examine_environment(source: str, spec: EnvironmentSpec, limits: PinLimits, s
             yield Finding("ok", subject, f"{way(spec, None)}; {spec.directory} cannot be seen from here")
         return
     except ArchiverError as error:
-        yield replace(Finding.of(subject, error), hint=_hint(spec.directory, error))
+        yield Finding.of(subject, error)
         return
     yield _verdict(subject, spec, report)
     yield from _size(subject, spec, report)
@@ -90,15 +86,6 @@ def _program(subject: str, spec: EnvironmentSpec, program: str) -> Iterator[Find
 
 def _what_is_missing(directory: Path, error: NotFoundError) -> str:
     return error.message if directory.is_dir() else f"{directory} does not exist, or is no directory"
-
-
-def _hint(directory: Path, error: ArchiverError) -> str | None:
-    if not isinstance(error, FormatError):
-        return error.hint
-    data = directory / DATA_FILE
-    if data.is_file() and data.stat().st_size == 0:
-        return _EMPTY
-    return error.hint or _RESTORE
 
 
 def _size(subject: str, spec: EnvironmentSpec, report: EnvironmentReport) -> Iterator[Finding]:
@@ -153,7 +140,7 @@ def _clearing(report: EnvironmentReport, dead: list[ReaderReport]) -> str:
 
 def _lock_file(subject: str, report: EnvironmentReport) -> Iterator[Finding]:
     data, lock = report.data_access, report.lock_access
-    if lock is not None and not lock.may_write(data.uid, data.gid):
+    if lock is not None and not report.may_start:
         path = report.directory / LOCK_FILE
         yield Finding(
             "warning", subject,

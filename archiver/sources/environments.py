@@ -13,15 +13,22 @@ from typing import overload
 from archiver.buffers import Buffer
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent, encode_text
 from archiver.config import PinLimits
-from archiver.environment.external import external_copy
+from archiver.environment.external import external_copy, no_copy
 from archiver.environment.headroom import Gauge
 from archiver.environment.messages import Declared
-from archiver.environment.meta import DATA_FILE, read_meta
+from archiver.environment.meta import DATA_FILE, opening_hint, read_meta
 from archiver.environment.snapshot import Helper, Snapshot
 from archiver.errors import FormatError, NotFoundError, SourceError
 from archiver.filesystem import Identity, identity
 from archiver.parallel import uninterrupted
 from archiver.sources.entries import group_name, owner_name
+
+_RESTORE = "The server fails with MDB_INVALID on such a file: restore this environment from the last good backup."
+_EMPTY = (
+    "A full disk leaves such a file behind, and a server would begin anew in it: free disk space, and restore this "
+    "environment from the last good backup."
+)
+_RETAKE = "Take a new snapshot of the file system; if its file is the same, the server's own one is damaged."
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +89,11 @@ def pin_all(specs: Sequence[EnvironmentSpec], limits: PinLimits, workspace: Path
     unique, duplicates = _unique(specs)
     with ExitStack() as resources:
         copies = {
-            spec.name: (datetime.now(UTC), resources.enter_context(_external(spec, spec.command, limits, workspace)))
+            spec.name: (
+                spec.command,
+                datetime.now(UTC),
+                resources.enter_context(_external(spec, spec.command, limits, workspace)),
+            )
             for spec in unique
             if spec.command is not None
         }
@@ -92,16 +103,51 @@ def pin_all(specs: Sequence[EnvironmentSpec], limits: PinLimits, workspace: Path
         snapshots = []
         for spec, helper in zip(unique, helpers, strict=True):
             if spec.name in copies:
-                began, copy = copies[spec.name]
-                snapshot = helper.pin(copy, name=spec.name, limits=limits, declared="external")
-                snapshot.pinned, snapshot.origin = began, spec.directory
+                snapshot = _pin_copy(helper, spec, limits, *copies[spec.name])
             else:
-                declared: Declared | None = "frozen" if spec.frozen else None
-                snapshot = helper.pin(
-                    spec.directory, name=spec.name, limits=limits, declared=declared, max_size=spec.max_size
-                )
+                snapshot = _pin(helper, spec, limits)
             snapshots.append(snapshot)
         yield Pins(snapshots, duplicates)
+
+
+@contextmanager
+def damage_explained(spec: EnvironmentSpec) -> Iterator[None]:
+    """Let a ``FormatError`` in the block, on the file that the server of ``spec`` itself uses, say what to do."""
+    try:
+        yield
+    except FormatError as error:
+        if spec.frozen:
+            error.hint = error.hint or _RETAKE
+        elif _is_empty(spec.directory / DATA_FILE):
+            error.hint = _EMPTY
+        else:
+            error.hint = error.hint or _RESTORE
+        raise
+
+
+def _is_empty(data: Path) -> bool:
+    try:
+        return data.is_file() and data.stat().st_size == 0
+    except OSError:
+        return False
+
+
+def _pin(helper: Helper, spec: EnvironmentSpec, limits: PinLimits) -> Snapshot:
+    declared: Declared | None = "frozen" if spec.frozen else None
+    with damage_explained(spec):
+        return helper.pin(spec.directory, name=spec.name, limits=limits, declared=declared, max_size=spec.max_size)
+
+
+def _pin_copy(
+    helper: Helper, spec: EnvironmentSpec, limits: PinLimits, command: Sequence[str], began: datetime, copy: Path
+) -> Snapshot:
+    """Pin what ``command``, started at ``began``, wrote to the directory ``copy``."""
+    try:
+        snapshot = helper.pin(copy, name=spec.name, limits=limits, declared="external")
+    except FormatError as error:
+        raise no_copy(error, copy, command, spec.directory) from error
+    snapshot.pinned, snapshot.origin = began, spec.directory
+    return snapshot
 
 
 def _unique(specs: Sequence[EnvironmentSpec]) -> tuple[list[EnvironmentSpec], list[tuple[str, str]]]:
@@ -132,7 +178,10 @@ def _data_status(spec: EnvironmentSpec) -> os.stat_result | None:
                 f"environment {spec.name!r}: {data} does not exist",
                 hint="Check the path, and that the volume it lies on is mounted.",
             ) from None
-        raise SourceError(f"environment {spec.name!r}: cannot open {data}: {str(error.strerror).lower()}") from error
+        raise SourceError(
+            f"environment {spec.name!r}: cannot open {data}: {str(error.strerror).lower()}",
+            hint=opening_hint(error, data),
+        ) from error
 
 
 @contextmanager
@@ -142,7 +191,8 @@ def _external(spec: EnvironmentSpec, command: Sequence[str], limits: PinLimits, 
     give_way: Callable[[], str | None] = _never
     # It may be another user's, whom the command becomes.
     if os.access(data, os.R_OK):
-        txnid = read_meta(data).txnid
+        with damage_explained(spec):
+            txnid = read_meta(data).txnid
         give_way = partial(_shortage, Gauge(data, lambda: txnid, limits.headroom / 100, spec.max_size))
     with external_copy(command, spec.directory, workspace, seconds=limits.seconds, give_way=give_way) as copy:
         yield copy

@@ -123,6 +123,9 @@ class S3Writer:
                 # Refused in so many words: nothing was begun.
                 self._journal.remove(key)
             raise self._connection.translated(error, "s3:PutObject", key) from error
+        except BaseException as interruption:
+            self._give_up_unnamed(key, interruption)
+            raise
         entry = f"{key} {upload}"
         self._journal.add(entry)
         if attempts == 1:
@@ -184,6 +187,15 @@ class S3Writer:
             self._journal.remove(entry)
         except ArchiverError as error:
             reason.add_note(f"its multipart upload is still open: {error}")
+
+    def _give_up_unnamed(self, key: str, reason: BaseException) -> None:
+        """Abort what the store may have begun when ``reason`` came before its answer. The key stays in the journal: the
+        request may be under way still."""
+        try:
+            for upload in self._open_uploads(key):
+                self._abort(key, upload)
+        except ArchiverError as error:
+            reason.add_note(f"its multipart upload may still be open: {error}")
 
     def _abort(self, key: str, upload: str) -> int:
         request = self._connection.address(key) | {"UploadId": upload}

@@ -1,13 +1,16 @@
 """Bad input: one clear line, at most one hint, the documented exit code, no traceback; the same as JSON."""
 
+import io
 import json
 import os
+import re
 import shutil
 import sys
 from pathlib import Path
 
 import pytest
 
+from archiver.cli.output import Terminated
 from tests.cli.checking import backup, check
 from tests.operations.privileges import OBEYING_MODES
 from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn
@@ -231,6 +234,25 @@ def test_a_reader_that_goes_away_is_no_bug(scene: Scene) -> None:
     process.stderr.close()
     assert process.wait() == 1
     assert errors == ""
+
+
+@pytest.mark.parametrize(("error", "code"), [(KeyboardInterrupt, 130), (Terminated, 143)])
+@pytest.mark.parametrize(("terminal", "before"), [(False, ""), (True, "\n")], ids=["log", "terminal"])
+def test_an_interrupt_ends_the_line_of_a_terminal_only(
+    monkeypatch: pytest.MonkeyPatch, error: type[BaseException], code: int, terminal: bool, before: str
+) -> None:
+    class Stream(io.TextIOWrapper):
+        def isatty(self) -> bool:
+            return terminal
+
+    def interrupted(_: object) -> None:
+        raise error
+
+    monkeypatch.setattr("archiver.config.find_config", interrupted)
+    monkeypatch.setattr(io, "TextIOWrapper", Stream)
+    done = archiver("doctor")
+    assert done.code == code
+    assert re.fullmatch(f"{before}archiver: (interrupted|terminated)\n", done.errors)
 
 
 def test_names_that_a_terminal_cannot_show_do_not_end_a_command(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,20 @@ def test_an_environment_that_is_none(scene: Scene, spoil: Callable[[Path], None]
     assert archiver("backup", "--dry-run", "--config", str(scene.config)).code != 0 or spoil is damaged_data
 
 
+@pytest.mark.parametrize(
+    ("spoil", "hint"),
+    [(empty_data, "A full disk"), (truncated_data, "restore this environment"), (foreign_data, "MDB_INVALID")],
+)
+@pytest.mark.parametrize("command", [("backup",), ("backup", "--dry-run"), ("doctor",)], ids=" ".join)
+def test_what_to_do_is_the_same_in_every_command(
+    scene: Scene, command: tuple[str, ...], spoil: Callable[[Path], None], hint: str
+) -> None:
+    spoil(scene.data / "vector/data.mdb")
+    done = archiver(*command, "--config", str(scene.config))
+    (said,) = [line for line in (done.output + done.errors).splitlines() if "hint: " in line]
+    assert hint in said
+
+
 def test_a_missing_environment_directory(scene: Scene) -> None:
     shutil.rmtree(scene.data / "vector")
     check(backup(scene), 5, str(scene.data / "vector"))
@@ -76,7 +90,9 @@ def test_a_missing_media_directory(scene: Scene) -> None:
     assert scene.backups() == []
 
 
-def test_an_environment_that_may_not_be_read(scene: Scene) -> None:
-    (scene.data / "vector/data.mdb").chmod(0)
+@pytest.mark.parametrize("hidden", ["vector/data.mdb", "vector"])
+def test_an_environment_that_may_not_be_read(scene: Scene, hidden: str) -> None:
+    (scene.data / hidden).chmod(0)
     done = finish(spawn("backup", "--config", str(scene.config), prefix=OBEYING_MODES))
-    check(done, 1, "vector/data.mdb", "ermission denied")
+    (scene.data / hidden).chmod(0o700)
+    check(done, 1, "vector/data.mdb", "ermission denied", "hint: Run archiver as ")

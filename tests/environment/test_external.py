@@ -2,6 +2,7 @@
 
 import os
 import resource
+import shlex
 import signal
 import stat
 import subprocess
@@ -9,6 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -133,6 +135,21 @@ def test_a_background_process_that_only_keeps_stderr_is_ended(tmp_path: Path) ->
     assert running("external-marker-1") == []
 
 
+def test_a_background_process_in_a_group_of_its_own_is_ended(tmp_path: Path) -> None:
+    script = "set -m; tail -f /dev/null external-marker-6 >/dev/null 2>&1 & echo data"
+    assert copy(("bash", "-c", script), tmp_path) == b"data\n"
+    # The system takes a moment to end what was killed.
+    wait_until(lambda: running("external-marker-6") == [])
+
+
+def test_a_process_is_told_once_to_end(tmp_path: Path) -> None:
+    """A second signal could cut its clean-up short."""
+    trace = tmp_path / "trace"
+    loop = f"trap 'echo told >> {trace}' TERM; n=0; while [ $n -lt 30 ]; do sleep 0.1; n=$((n+1)); done"
+    refusal(("bash", "-c", f"set -m; ({loop}) & {loop}"), tmp_path, 1)
+    assert trace.read_text() == "told\ntold\n"
+
+
 @pytest.mark.parametrize(
     ("script", "found"),
     [
@@ -147,6 +164,19 @@ def test_a_command_that_fails(tmp_path: Path, script: str, found: str) -> None:
     error = refusal(shell(script), tmp_path)
     assert isinstance(error, SourceError)
     assert error.message == (f"'sh', the external command for {ORIGINAL}, failed: expected exit status 0, {found}")
+
+
+@pytest.mark.parametrize(
+    ("said", "hint"),
+    [
+        ("error -30794 (MDB_VERSION_MISMATCH: Database environment version mismatch)", "the server's own LMDB"),
+        ("failed: MDB_VERSION_MISMATCH", "the server's own LMDB"),
+        ("mdb_copy: error -30794", "the server's own LMDB"),
+        ("no such host", "Run it by hand"),
+    ],
+)
+def test_what_to_do_about_a_command_that_fails(tmp_path: Path, said: str, hint: str) -> None:
+    assert hint in (refusal(shell(f"echo {shlex.quote(said)} >&2; exit 1"), tmp_path).hint or "")
 
 
 def test_a_failure_is_told_at_once_whatever_the_command_left_running(tmp_path: Path) -> None:
@@ -255,6 +285,23 @@ def test_a_disk_that_is_full_is_told_as_such(tmp_path: Path) -> None:
     assert isinstance(error, SourceError)
     assert f"was ended: cannot write its copy to {tmp_path}: file too large" in error.message
     assert "Make room" in str(error.hint)
+
+
+def test_a_disk_that_is_nearly_full_is_left_to_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    disk = os.statvfs(tmp_path)
+    started = time.monotonic()
+
+    def fill(path: Path) -> object:
+        assert path == tmp_path
+        free = disk.f_blocks // 20 + (1 if time.monotonic() < started + 0.5 else -1)
+        return SimpleNamespace(f_blocks=disk.f_blocks, f_bavail=free)
+
+    monkeypatch.setattr(os, "statvfs", fill)
+    error = refusal(("yes", "external-marker-7"), tmp_path)
+    assert type(error) is SourceError
+    assert f"was ended: less than 5 % of the disk of {tmp_path} is left free" in error.message
+    assert 0.5 <= time.monotonic() - started < 5
+    assert running("external-marker-7") == []
 
 
 def test_a_workspace_that_is_not_there(tmp_path: Path) -> None:

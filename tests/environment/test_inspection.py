@@ -13,7 +13,7 @@ from archiver.environment import inspection
 from archiver.environment.freelist import reusable_pages
 from archiver.environment.inspection import FileAccess, inspect
 from archiver.environment.locks import OWN_NUMBERS, inspect_lock
-from archiver.errors import BusyError, FormatError, NotFoundError, SourceError
+from archiver.errors import BusyError, FormatError, NotFoundError
 from tests.environment.live import HERE, make_environment, writer
 from tests.environment.states import PINNING, READING, leak_a_page, make_plain_environment, reader_process
 from tests.heed import HeedWriter
@@ -89,7 +89,7 @@ def test_the_owner_of_a_reader(tmp_path: Path) -> None:
 def test_one_that_cannot_be_read_safely_has_the_reason(tmp_path: Path) -> None:
     with writer(tmp_path) as live:
         report = inspect(tmp_path, declared="frozen")
-    assert isinstance(report.way, SourceError)
+    assert isinstance(report.way, BusyError)
     assert f"pid {live.pid}" in report.way.message
     assert report.leaked_pages is None
     assert report.pages is not None, "nobody has committed meanwhile: they can be counted without a pin"

@@ -207,6 +207,40 @@ def test_permissions_decide_on_writable(tmp_path: Path, mode: int, outcome: str)
     assert done.stdout.startswith(outcome)
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="drops privileges")
+@pytest.mark.parametrize("mode", [0o444, 0o666])
+def test_a_pipe_in_place_of_the_lock_file_is_not_waited_for(tmp_path: Path, mode: int) -> None:
+    tmp_path.chmod(0o755)
+    os.mkfifo(tmp_path / "lock.mdb")
+    (tmp_path / "lock.mdb").chmod(mode)
+    program = (
+        "import os, sys; from pathlib import Path; from archiver.environment.locks import inspect_lock\n"
+        "os.chdir(sys.argv[1]); os.setresuid(65534, 65534, 65534)\n"
+        "try: inspect_lock(Path('.'))\n"
+        "except Exception as error: print(type(error).__name__, error)"
+    )
+    command = [sys.executable, "-c", program, str(tmp_path)]
+    done = subprocess.run(
+        command, capture_output=True, text=True, check=True, timeout=20, cwd=Path(__file__).parents[2]
+    )
+    assert done.stdout == "SourceError cannot tell whether . is in use: lock.mdb is not a regular file\n"
+
+
+def test_more_locks_than_anybody_needs_are_refused(tmp_path: Path) -> None:
+    make_environment(tmp_path)
+    descriptor = os.open(tmp_path / "lock.mdb", os.O_RDWR)
+    try:
+        for number in range(1000):
+            assert set_lock(descriptor, fcntl.F_WRLCK, 2 + 2 * number)
+        assert len(inspect_lock(tmp_path).numbers) == 1000
+        for number in range(1000, 20_001):
+            assert set_lock(descriptor, fcntl.F_WRLCK, 2 + 2 * number)
+        with pytest.raises(SourceError, match=r"too many locks on lock\.mdb: expected at most 20,000, got more"):
+            inspect_lock(tmp_path)
+    finally:
+        os.close(descriptor)
+
+
 def test_an_unusable_directory(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     with pytest.raises(SourceError, match=r"cannot tell whether .* is in use"):

@@ -73,7 +73,7 @@ def test_an_initialisation_that_dies(tmp_path: Path) -> None:
 def test_a_process_that_was_stopped_while_it_changed_the_table(serve: Serve, tmp_path: Path) -> None:
     with serve(tmp_path / "live") as server, locker(server.directory, "mutex") as other:
         os.kill(other.pid, signal.SIGSTOP)
-        refused(server.directory, BusyError, "cannot lock the reader table .* timed out")
+        refused(server.directory, BusyError, "cannot lock the reader table .*: another process has held it for")
         os.kill(other.pid, signal.SIGCONT)
         other.ask("unlock")
         with registered(server.directory) as slot:

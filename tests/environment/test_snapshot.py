@@ -170,7 +170,7 @@ def test_a_lock_file_of_another_build_is_refused(tmp_path: Path) -> None:
 def test_what_is_declared_frozen_must_not_be_live(tmp_path: Path) -> None:
     directory = tmp_path / "environment"
     with writer(directory) as live:
-        refused = pytest.raises(SourceError, match=rf"is declared frozen, but a live process \(pid {live.pid}\)")
+        refused = pytest.raises(BusyError, match=rf"is declared frozen, but a live process \(pid {live.pid}\)")
         with refused, pin(directory, name="vector", declared="frozen"):
             pass
 

@@ -1,13 +1,15 @@
-"""archiver doctor: finds what would stop a backup or a restore, and changes nothing."""
+"""archiver doctor: finds what would stop a backup or a restore, and changes no data."""
 
 import os
 import shutil
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from archiver.cli.doctor import describe
 from archiver.config import PinLimits
 from archiver.environment.headroom import Room
 from archiver.operations.doctor_environment import examine_environment
@@ -162,6 +164,24 @@ def test_the_facts_on_a_server_in_another_pid_namespace(scene: Scene) -> None:
     assert found["pids_elsewhere"] == sorted([live.pid, reading.pid])
 
 
+def test_every_process_is_named_that_has_not_read_yet(tmp_path: Path, heed_writer: Path) -> None:
+    with (
+        HeedWriter.start(heed_writer, tmp_path / "live", only="vector", paused=True) as one,
+        HeedWriter.start(heed_writer, tmp_path / "live", only="vector", paused=True) as two,
+    ):
+        (found, *_) = of_environment(tmp_path / "live/vector")
+    assert found.environment is not None
+    assert [process.pid for process in found.environment.processes] == sorted([one.pid, two.pid])
+
+
+def test_every_process_of_another_lmdb_is_named(tmp_path: Path) -> None:
+    make_environment(tmp_path)
+    with reader_process(READING, tmp_path) as one, reader_process(READING, tmp_path) as two:
+        (found, *_) = of_environment(tmp_path)
+    assert found.environment is not None
+    assert [process.pid for process in found.environment.processes] == sorted([one.pid, two.pid])
+
+
 def test_readers_are_named_with_their_age(scene: Scene) -> None:
     with writer(scene.data / "live") as live, reader_process(READING, scene.data / "live") as reading:
         live.ask("commit")
@@ -253,6 +273,10 @@ def test_a_lock_file_that_the_server_cannot_write(tmp_path: Path, mode: int, exp
     (tmp_path / "lock.mdb").chmod(mode)
     findings = [finding for finding in of_environment(tmp_path) if finding.severity == "warning"]
     assert len(findings) == expected
+    (found,) = [finding for finding in of_environment(tmp_path) if finding.environment is not None]
+    assert found.environment is not None
+    text = "\n".join(describe(found.environment, datetime.now(UTC)))
+    assert ("harmless" in text) == (expected == 0)
     for finding in findings:
         assert "is of user 0 with mode 0600, so that user 1000" in finding.message
         assert f"chown 1000:1000 {tmp_path}/lock.mdb" in (finding.hint or "")

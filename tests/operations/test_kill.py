@@ -109,6 +109,7 @@ def test_a_backup_told_to_stop_leaves_nothing_at_once(
     done = finish(process)
     assert done.code == code, done.errors
     assert done.errors.splitlines()[-1] == message
+    assert "" not in done.errors.splitlines()
     assert "Traceback" not in done.errors
     assert scene.partial_files() == []
     assert scene.journal() == ""

@@ -277,7 +277,7 @@ def test_a_frozen_source_that_is_live_is_refused(served: Scene, heed_writer: Pat
     configure_source(served, "frozen = true\n")
     with HeedWriter.start(heed_writer, served.data, paused=True) as server:
         done = back_up(served)
-    assert done.code == 1
+    assert done.code == 6
     assert f"it is declared frozen, but a live process (pid {server.pid})" in done.document["error"]["message"]
     assert os.listdir(served.root / "destination") != []
     assert served.backups() == []

@@ -40,5 +40,5 @@ def test_what_a_backup_would_refuse(scene: Scene) -> None:
     configure(scene, "frozen = true")
     with writer(scene.data / "vector"):
         done = preview(scene)
-    assert done.code == 1
+    assert done.code == 6
     assert "declared frozen" in done.document["error"]["message"]
