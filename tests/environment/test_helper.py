@@ -16,7 +16,7 @@ from archiver.environment.messages import COPY, Failed, Pinned, PinRequest, Repl
 from archiver.environment.snapshot import Helper, pin
 from archiver.errors import ArchiverError, FormatError, SourceError
 from tests.environment.live import make_environment
-from tests.environment.traces import alive, children, nothing_left_behind, pins, wait_until
+from tests.environment.traces import alive, nothing_left_behind, pins, wait_until
 from tests.heed import HeedWriter
 
 MIB = 1 << 20
