@@ -127,7 +127,7 @@ class PinnedEnvironment:
     def leave(self) -> None:
         """Go on without the reader slot when the server has gone: nothing may keep another server from starting."""
         if self._slot is not None:
-            self.confirm()
+            self._slot.check()
             # All commits until now have respected the slot; from now on there must be none. Not even one that is
             # killed half-way: other than beside a cold snapshot, which is the newest, it may use our pages again.
             self._written = _last_write(self.directory)
@@ -240,10 +240,12 @@ def _begin(
     """A read transaction and the meta page of its commit, which only lasts until the second commit after it.
 
     Beside a server only a commit that it has announced counts: until then it may still take it back, when its disk
-    fails, and give its number and its pages to another.
+    fails, and give its number and its pages to another. One that nobody announces for long stands all the same: its
+    server was killed just before, and a lock file that others hold is not initialised anew.
     """
     deadline = time.monotonic() + _PATIENCE
-    while time.monotonic() < deadline:
+    while True:
+        late = time.monotonic() > deadline
         with translated(data.parent):
             transaction = environment.begin(buffers=True)
         txnid = transaction.id()
@@ -251,11 +253,12 @@ def _begin(
         if slot is not None and txnid < slot.txnid:
             raise SnapshotChangedError(f"{data} is older than its {LOCK_FILE} says: {txnid} and {slot.txnid}")
         # The second commit after it may be half written to that page. It is not while the first is not announced.
-        if meta is not None and (slot is None or slot.committed == txnid):
+        if meta is not None and (slot is None or slot.committed == txnid or (late and slot.committed < txnid)):
             return transaction, meta
         transaction.abort()
+        if late:
+            raise BusyError(
+                f"cannot pin {data.parent}: for {_PATIENCE:.0f} s no commit of its server was seen to be complete",
+                hint="See whether the server's disk is stuck, and run the backup again.",
+            )
         time.sleep(0.0005)
-    raise BusyError(
-        f"cannot pin {data.parent}: for {_PATIENCE:.0f} s no commit of its server was seen to be complete",
-        hint="See whether the server's disk is stuck, and run the backup again.",
-    )

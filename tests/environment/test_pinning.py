@@ -206,6 +206,19 @@ def test_a_meta_page_that_may_be_half_overwritten_is_not_believed(
         assert looks == times + 1
 
 
+def test_a_commit_that_its_server_was_killed_before_announcing_stands(
+    serve: Serve, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its lock file says so until somebody writes: an idle server must not be without backups as long."""
+    monkeypatch.setattr("archiver.environment.pinning._PATIENCE", 0.3)
+    monkeypatch.setattr(ReaderSlot, "committed", property(lambda slot: slot.txnid - 1))
+    with serve(tmp_path / "live") as server:
+        began = time.monotonic()
+        with pinned(server.directory, None) as environment:
+            assert environment.meta.txnid == environment.protected_from
+        assert time.monotonic() - began > 0.3
+
+
 def test_beside_another_archiver_after_the_server_has_ended(serve: Serve, tmp_path: Path) -> None:
     """Its slot protects it, and ours protects us when a server starts again."""
     with serve(tmp_path / "live", busy=True) as server, pinner(server.directory):
