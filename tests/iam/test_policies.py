@@ -1,0 +1,140 @@
+"""The policies of docs/iam/ say what they are meant to say, by AWS's rules as tests/iam/policies.py knows them."""
+
+import copy
+import json
+import re
+
+import pytest
+
+from tests.iam.calls import Call
+from tests.iam.cases import ADDED, CASES, CONTENTS, OBJECT, Case
+from tests.iam.policies import (
+    BUCKET,
+    DIRECTORY,
+    PREFIX,
+    ROLES,
+    Authorization,
+    Policy,
+    allows,
+    fill_in,
+    load_policy,
+    with_contents,
+    without_prefix,
+)
+
+SMALLEST_LIMIT = 2048
+"""Characters of the inline policies of one IAM user, white space not counted: the tightest of AWS's limits."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
+def test_who_may_do_what(case: Case, role: str) -> None:
+    assert case.call.allowed_by(load_policy(role)) == (role in case.roles)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_the_form_of_a_policy(role: str) -> None:
+    text = (DIRECTORY / f"{role}.json").read_text("utf-8")
+    policy = load_policy(role)
+    assert policy.keys() == {"Version", "Statement"}
+    assert policy["Version"] == "2012-10-17"
+    names = [statement["Sid"] for statement in policy["Statement"]]
+    assert len(set(names)) == len(names)
+    assert all(re.fullmatch(r"[A-Za-z0-9]+", name) for name in names)
+    assert len("".join(text.split())) < SMALLEST_LIMIT
+    filled = json.dumps(fill_in(policy, "some-bucket", "some/prefix"))
+    assert "EXAMPLE" not in filled
+    assert filled.count("some-bucket") == text.count(BUCKET)
+    assert filled.count("some/prefix") == text.count(PREFIX)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_what_another_policy_could_add(role: str) -> None:
+    generous = load_policy(role)
+    generous["Statement"].append({"Effect": "Allow", "Action": "*", "Resource": "*"})
+    added = {case.name for case in CASES if role not in case.roles and case.call.allowed_by(generous)}
+    assert added == ADDED[role]
+
+
+@pytest.mark.parametrize("dropped", ["CreateKeys", "SendParts", "DenyOverwriting", "DenyVaults"])
+def test_no_statement_of_the_backup_host_is_idle(dropped: str) -> None:
+    policy = load_policy("backup-host")
+    everything = {"Sid": "Other", "Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}
+    policy["Statement"] += [everything] if dropped.startswith("Deny") else []
+    less = copy.deepcopy(policy)
+    less["Statement"] = [statement for statement in less["Statement"] if statement["Sid"] != dropped]
+    assert answers(policy) != answers(less)
+
+
+def answers(policy: Policy) -> list[bool]:
+    return [case.call.allowed_by(policy) for case in CASES]
+
+
+def test_the_auditor_may_be_given_contents() -> None:
+    policy = with_contents(load_policy("auditor"))
+    read = {key: Call("GetObject", {"Bucket": BUCKET, "Key": key}) for key in (CONTENTS, OBJECT)}
+    assert read[CONTENTS].allowed_by(policy)
+    assert not read[OBJECT].allowed_by(policy)
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_destination_without_a_prefix(role: str) -> None:
+    policy = without_prefix(load_policy(role))
+    own = [case for case in CASES if "prefix" not in case.name and "whole bucket" not in case.name]
+    for case in own:
+        parameters = json.loads(json.dumps(case.call.parameters, default=repr).replace(f"{PREFIX}/", ""))
+        assert Call(case.call.operation, parameters).allowed_by(policy) == (role in case.roles), case.name
+
+
+def statement(**changes: object) -> Policy:
+    basic = {"Effect": "Allow", "Action": "s3:GetObject", "Resource": "arn:aws:s3:::b/*"}
+    return {"Statement": [{name: value for name, value in (basic | changes).items() if value is not None}]}
+
+
+@pytest.mark.parametrize(
+    ("changes", "expected"),
+    [
+        ({}, True),
+        ({"Effect": "Deny"}, False),
+        ({"Action": "S3:getobject"}, True),
+        ({"Action": "s3:Get?bject"}, True),
+        ({"Action": ["s3:PutObject", "s3:Get*"]}, True),
+        ({"Action": "s3:GetObjectVersion"}, False),
+        ({"Action": "s3:GetObject?*"}, False),
+        ({"Resource": "arn:aws:s3:::b/K"}, False),
+        ({"Resource": "arn:aws:s3:::b/[k]"}, False),
+        ({"Resource": "arn:aws:s3:::b/*/y"}, True),
+        ({"Condition": {"Null": {"s3:Here": "false"}}}, True),
+        ({"Condition": {"Null": {"s3:here": "true"}}}, False),
+        ({"Condition": {"Null": {"s3:gone": "true"}}}, True),
+        ({"Condition": {"Bool": {"s3:here": "true"}}}, True),
+        ({"Condition": {"Bool": {"s3:gone": "false"}}}, False),
+        ({"Condition": {"StringLike": {"s3:here": ["x", "tr*"]}}}, True),
+        ({"Condition": {"StringLike": {"s3:gone": "*"}}}, False),
+        ({"Condition": {"Null": {"s3:here": "false"}, "Bool": {"s3:here": "false"}}}, False),
+    ],
+)
+def test_the_evaluator(changes: dict[str, object], expected: bool) -> None:
+    asked = Authorization("s3:GetObject", "arn:aws:s3:::b/k/x/y", {"s3:here": "true"})
+    assert allows(statement(**changes), asked) == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"Effect": "Maybe"},
+        {"NotResource": "*"},
+        {"Action": None, "NotAction": "s3:*"},
+        {"Action": None},
+        {"Resource": 1},
+        {"Condition": {"StringEquals": {"s3:here": "true"}}},
+    ],
+)
+def test_the_evaluator_refuses_what_it_does_not_know(changes: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"unknown|cannot|expected"):
+        allows(statement(**changes), Authorization("s3:GetObject", "arn:aws:s3:::b/k"))
+
+
+def test_an_unknown_operation_is_refused() -> None:
+    with pytest.raises(ValueError, match="RestoreObject is not known here"):
+        Call("RestoreObject", {"Bucket": BUCKET, "Key": OBJECT}).authorizations()

@@ -1,0 +1,131 @@
+"""The policies of docs/iam/ allow every request that archiver makes, recorded while it has the admin's rights."""
+
+import random
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from botocore.client import BaseClient
+
+from archiver.stores.destination import S3Destination, parse_destination
+from archiver.stores.journal import Journal
+from archiver.stores.s3 import S3Store
+from tests.iam.calls import Call
+from tests.iam.conftest import Session
+from tests.iam.policies import fill_in, load_policy, with_contents
+from tests.iam.territory import Territory
+from tests.operations.scene import MIB, Scene, archiver, make_scene
+
+PART = 5 * MIB
+Record = Callable[[], AbstractContextManager[list[Call]]]
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Record:
+    """Makes context managers that give the S3 requests made in their block, by any thread."""
+    client: Any = BaseClient
+    real = client._make_api_call
+
+    @contextmanager
+    def recording() -> Iterator[list[Call]]:
+        calls: list[Call] = []
+
+        def make(self: BaseClient, operation_name: str, api_params: dict[str, Any]) -> Any:
+            calls.append(Call(operation_name, api_params))
+            return real(self, operation_name, api_params)
+
+        with monkeypatch.context() as patch:
+            patch.setattr(client, "_make_api_call", make)
+            yield calls
+
+    return recording
+
+
+@pytest.fixture
+def scene(territory: Territory, session: Session, tmp_path: Path) -> Scene:
+    """A source with a file of several parts."""
+    session.login(territory.admin)
+    root = tmp_path / "scene"
+    root.mkdir()
+    scene = make_scene(root, f"{territory.url}&part_size={PART}")
+    (scene.media / "film.mp4").write_bytes(random.Random(1).randbytes(3 * PART))
+    return scene
+
+
+def refused(territory: Territory, policy: dict[str, Any], calls: list[Call]) -> list[Call]:
+    """Those of ``calls`` that ``policy``, filled in, does not allow."""
+    assert calls
+    filled = fill_in(policy, territory.bucket, territory.prefix)
+    return [call for call in calls if not call.allowed_by(filled)]
+
+
+def test_backups(scene: Scene, territory: Territory, record: Record) -> None:
+    with record() as calls:
+        scene.backup()
+        scene.backup()
+    assert {call.operation for call in calls} >= {
+        "CompleteMultipartUpload", "CreateMultipartUpload", "GetObject", "HeadObject", "ListObjectsV2", "PutObject",
+        "UploadPart",
+    }  # fmt: skip
+    assert refused(territory, load_policy("backup-host"), calls) == []
+
+
+def test_a_backup_that_may_overwrite(scene: Scene, territory: Territory, record: Record) -> None:
+    # The option for stores without conditional writes does not go together with a policy that insists on them.
+    scene.config.write_text(scene.config.read_text().replace("&part_size", "&conditional_writes=false&part_size"))
+    with record() as calls:
+        scene.backup()
+    assert {call.operation for call in refused(territory, load_policy("backup-host"), calls)} == {
+        "CompleteMultipartUpload",
+        "PutObject",
+    }
+
+
+def test_aborting_what_an_earlier_run_left(
+    territory: Territory, session: Session, record: Record, tmp_path: Path
+) -> None:
+    session.login(territory.admin)
+    key = "daily/data/prod/00.tar.zst.age"
+    territory.client(territory.admin).create_multipart_upload(Bucket=territory.bucket, Key=f"{territory.prefix}/{key}")
+    journal = Journal(tmp_path / "journal")
+    journal.add(key)
+    destination = parse_destination(territory.url)
+    assert isinstance(destination, S3Destination)
+    store = S3Store(destination.bucket, destination.prefix, destination.options, journal=journal)
+    with closing(store), record() as calls:
+        assert store.recover() == 1
+    assert {call.operation for call in calls} == {"ListMultipartUploads", "AbortMultipartUpload"}
+    assert refused(territory, load_policy("backup-host"), calls) == []
+
+
+def test_doctor(scene: Scene, territory: Territory, record: Record) -> None:
+    with record() as calls:
+        assert archiver("doctor", "--config", str(scene.config)).code == 0
+    assert refused(territory, load_policy("backup-host"), calls) == []
+
+
+def test_reading(scene: Scene, territory: Territory, record: Record, tmp_path: Path) -> None:
+    scene.backup()
+    with record() as calls:
+        assert len(scene.backups()) == 1
+        assert scene.restore("--to", str(tmp_path / "out")).code == 0
+        assert archiver("verify", "--level", "restore", *scene.identity).code == 0
+        assert archiver("cat", "latest", "media/album/1.png", *scene.identity).code == 0
+    assert refused(territory, load_policy("restore-host"), calls) == []
+
+
+def test_auditing(scene: Scene, territory: Territory, record: Record) -> None:
+    scene.backup()
+    auditor = load_policy("auditor")
+    with record() as calls:
+        assert archiver("list", "--config", str(scene.config)).code == 0
+        assert archiver("show", "--config", str(scene.config)).code == 0
+    assert refused(territory, auditor, calls) == []
+    with record() as calls:
+        assert archiver("verify", "--level", "storage", "--config", str(scene.config)).code == 0
+    assert [call.parameters["Key"].partition(".")[2] for call in refused(territory, auditor, calls)] == [
+        "contents.jsonl.zst.age"
+    ]
+    assert refused(territory, with_contents(auditor), calls) == []
