@@ -1,6 +1,12 @@
 """Iterables of buffers: the currency of every stage, source and store."""
 
+import io
+import os
 from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 Buffer = bytes | bytearray | memoryview
 """A run of bytes. A consumer may keep what it receives: no producer reuses a buffer that it has yielded."""
@@ -52,3 +58,29 @@ def split(buffers: Iterable[Buffer], limit: int) -> Iterator[Iterator[Buffer]]:
     yield piece()
     while following is not None:
         yield piece()
+
+
+class BufferFile(io.RawIOBase):
+    """A buffer as a file to read from, without a copy of it."""
+
+    def __init__(self, buffer: Buffer) -> None:
+        self._view = memoryview(buffer)
+        self._offset = 0
+
+    def readable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def readinto(self, target: "WriteableBuffer") -> int:
+        wanted = memoryview(target)
+        piece = self._view[self._offset : self._offset + len(wanted)]
+        wanted[: len(piece)] = piece
+        self._offset += len(piece)
+        return len(piece)
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        start = {os.SEEK_SET: 0, os.SEEK_CUR: self._offset, os.SEEK_END: len(self._view)}[whence]
+        self._offset = min(max(start + offset, 0), len(self._view))
+        return self._offset

@@ -1,12 +1,13 @@
 """Cutting streams: no byte lost, doubled or moved, however the stream arrives."""
 
+import io
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.buffers import Buffer, rechunk, split
+from archiver.buffers import Buffer, BufferFile, rechunk, split
 
 BUFFERS = st.lists(
     st.binary(max_size=40).flatmap(lambda data: st.sampled_from([data, bytearray(data), memoryview(data)])), max_size=12
@@ -86,3 +87,27 @@ def test_split_passes_an_error_on_inside_the_stream_that_it_would_have_ended() -
     assert next(piece) == b"abcd"
     with pytest.raises(OSError, match="disk"):
         next(piece)
+
+
+OPERATIONS = st.lists(
+    st.one_of(
+        st.tuples(st.just("read"), st.integers(-1, 50)),
+        st.tuples(st.just("seek"), st.integers(0, 50)),
+        st.tuples(st.just("end"), st.just(0)),
+    )
+)
+
+
+@given(st.binary(max_size=40), OPERATIONS)
+def test_a_buffer_reads_as_a_file(data: bytes, operations: list[tuple[str, int]]) -> None:
+    ours, model = BufferFile(memoryview(data)), io.BytesIO(data)
+    for name, number in operations:
+        match name:
+            case "read":
+                assert ours.read(number) == model.read(number)
+            case "seek":
+                ours.seek(min(number, len(data)))
+                model.seek(min(number, len(data)))
+            case _:
+                assert ours.seek(0, io.SEEK_END) == model.seek(0, io.SEEK_END)
+        assert ours.tell() == model.tell()

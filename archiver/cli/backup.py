@@ -69,6 +69,7 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
             "plaintext_bytes": totals.plaintext_bytes,
             "stored_bytes": totals.stored_bytes,
             "warnings": totals.warnings,
+            "requests": dict(result.requests),
             "seconds": round(seconds, 3),
         }
     )

@@ -5,7 +5,7 @@ before media is read, every object is in the store before a list names it, and t
 """
 
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -83,6 +83,8 @@ class BackupResult:
     environments: Sequence[EnvironmentRecord]
     skew_seconds: float
     """Between the first and the last pin."""
+    requests: Mapping[str, int]
+    """What was sent to the destination's service, by operation; empty for a directory."""
 
 
 def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupResult:
@@ -160,7 +162,7 @@ class _Run:
                 self._copy_media(tree, 0 if previous is None else previous.manifest.totals.files)
         manifest = self._describe(started, previous, environments)
         self._commit(manifest)
-        return BackupResult(manifest, place.retention_class, environments, skew)
+        return BackupResult(manifest, place.retention_class, environments, skew, self._store.requests)
 
     def _copy_environments(self) -> tuple[list[EnvironmentRecord], float]:
         """All environments, pinned together; begun anew when somebody wrote to one that was copied without a pin, and

@@ -1,6 +1,6 @@
 """The store protocol: what every destination promises. Its docstrings are the contract; tests/stores/ enforces it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Protocol
@@ -31,6 +31,10 @@ class Store(Protocol):
 
     url: str
     """The destination as the operator wrote it, without secrets."""
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were sent to a service so far, failed ones included, by operation; empty without one."""
 
     def clock(self) -> datetime:
         """The store's own time, UTC: what ``modified`` of a key created now would be compared with."""

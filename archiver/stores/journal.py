@@ -33,7 +33,9 @@ class Journal:
         """Forget ``entry``. Not forced to disk: ending a second time what was ended once does no harm."""
         with self._lock:
             entries = self._load()
-            entries.pop(entry, None)
+            if entry not in entries:
+                return
+            del entries[entry]
             if entries:
                 self._append(f"-{entry}\n", durable=False)
             else:

@@ -5,7 +5,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,10 @@ class LocalStore:
         self._journal = journal
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        return {}
 
     def clock(self) -> datetime:
         return datetime.now(UTC)

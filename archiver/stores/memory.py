@@ -1,7 +1,7 @@
 """A store in memory: the reference implementation of the contract, for tests."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
@@ -23,6 +23,10 @@ class MemoryStore:
         self._now = clock
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, datetime]] = {}
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        return {}
 
     def clock(self) -> datetime:
         return self._now()

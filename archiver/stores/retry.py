@@ -3,9 +3,10 @@
 import logging
 import math
 import random
+import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TypeVar
 
 T = TypeVar("T")
@@ -13,16 +14,36 @@ T = TypeVar("T")
 logger = logging.getLogger(__name__)
 
 
+class Brake:
+    """Until when nobody sends anything, because the store has asked one of the threads to slow down."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._until = 0.0
+
+    def pull(self, until: float) -> None:
+        """Hold everybody at least until the time ``until``."""
+        with self._lock:
+            self._until = max(self._until, until)
+
+    def wait(self, now: float) -> float:
+        """Seconds for which to hold."""
+        with self._lock:
+            return max(0.0, self._until - now)
+
+
 @dataclass(frozen=True)
 class Retry:
-    """Repeats a call while its error is transient.
+    """Repeats a call while its error is transient, and holds all other calls back while the store is throttling.
 
     Before attempt n + 1 it waits a random time between 0 and ``base * 2**(n - 1)`` seconds, at most ``cap``: "full
     jitter" of the AWS Architecture Blog's "Exponential Backoff And Jitter", which spreads clients that failed
-    together. No attempt begins later than ``budget`` seconds after the first one.
+    together. No attempt is repeated later than ``budget`` seconds after the first one. After an error that
+    ``is_throttling``, the calls of all threads wait as long as this one does, and a random part of ``base`` longer.
     """
 
     is_transient: Callable[[Exception], bool]
+    is_throttling: Callable[[Exception], bool] = lambda _: False
     attempts: int = 8
     base: float = 0.5
     cap: float = 20.0
@@ -30,6 +51,7 @@ class Retry:
     sleep: Callable[[float], None] = time.sleep
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
+    brake: Brake = field(default_factory=Brake)
 
     def call(self, function: Callable[[], T], *, describe: str) -> T:
         """The result of ``function``; raises its last error when that is not transient or patience is exhausted.
@@ -39,6 +61,7 @@ class Retry:
         started = self.monotonic()
         failures = 0
         while True:
+            self._hold()
             try:
                 return function()
             except Exception as error:
@@ -50,7 +73,14 @@ class Retry:
                 logger.info(
                     "%s failed (%d of %d): %s; again in %.1f s", describe, failures, self.attempts, error, delay
                 )
+                if self.is_throttling(error):
+                    self.brake.pull(self.monotonic() + delay)
+                    continue
             self.sleep(delay)
+
+    def _hold(self) -> None:
+        while held := self.brake.wait(self.monotonic()):
+            self.sleep(held + self.random() * self.base)
 
     def delay(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""

@@ -1,6 +1,6 @@
 """The store in a bucket: ``s3://bucket/prefix``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -37,6 +37,10 @@ class S3Store:
         self.url = f"s3://{bucket}/{prefix}" if url is None else url
         self._connection = S3Connection(bucket, prefix, options, retry)
         self._writer = S3Writer(self._connection, options, journal)
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        return self._connection.requests
 
     def clock(self) -> datetime:
         return response_time(self._page("", max_keys=1))
@@ -92,11 +96,8 @@ class S3Store:
                 return
 
     def _page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Any:
-        request: dict[str, Any] = {
-            "Bucket": self._connection.bucket,
-            "Prefix": self._connection.full_key(prefix),
-            "MaxKeys": max_keys,
-        }
+        request = self._connection.bucket_address()
+        request |= {"Prefix": self._connection.full_key(prefix), "MaxKeys": max_keys}
         if delimiter:
             request["Delimiter"] = delimiter
         if token is not None:

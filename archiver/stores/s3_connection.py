@@ -1,7 +1,9 @@
 """One bucket over boto3: the client, retries, and errors in our own words."""
 
 import logging
-from collections.abc import Callable
+import threading
+from collections import Counter
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -9,9 +11,10 @@ import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 
-from archiver.errors import ArchiverError, ConfigError
+from archiver.errors import ArchiverError, ConfigError, NotFoundError
 from archiver.stores.retry import Retry
-from archiver.stores.s3_errors import S3_ERRORS, S3Error, is_transient, translate
+from archiver.stores.s3_completeness import refuse_short_body, require_whole_heads
+from archiver.stores.s3_errors import S3_ERRORS, S3Error, is_refusal, is_throttling, is_transient, translate
 from archiver.stores.s3_options import S3Options
 
 if TYPE_CHECKING:
@@ -24,6 +27,7 @@ _POOL = 64
 
 # botocore logs header values at debug level, signatures and session tokens among them.
 logging.getLogger("botocore").setLevel(logging.INFO)
+require_whole_heads()
 
 
 class S3Connection:
@@ -31,10 +35,22 @@ class S3Connection:
 
     def __init__(self, bucket: str, prefix: str, options: S3Options, retry: Retry | None = None) -> None:
         self.bucket = bucket
-        self.retry = retry or Retry(is_transient, attempts=options.attempts)
+        self.retry = retry or Retry(is_transient, is_throttling, attempts=options.attempts)
+        self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
+        self._sent: Counter[str] = Counter()
+        self._lock = threading.Lock()
         self._base = f"{prefix}/" if prefix else ""
         self.client = self._connect(options)
+        self.client.meta.events.register("before-send.s3", self._count)
+        # Before botocore's own handler, which looks for errors in bodies.
+        self.client.meta.events.register_first("before-parse.s3", refuse_short_body)
         self.endpoint = self.client.meta.endpoint_url
+
+    @property
+    def requests(self) -> Mapping[str, int]:
+        """How many requests were sent, repeated ones included, by S3's name of the operation."""
+        with self._lock:
+            return dict(self._sent)
 
     def full_key(self, key: str) -> str:
         """``key``, or a prefix of keys, as the bucket knows it."""
@@ -46,7 +62,11 @@ class S3Connection:
 
     def address(self, key: str) -> dict[str, Any]:
         """``key`` as the parameters of a request."""
-        return {"Bucket": self.bucket, "Key": self.full_key(key)}
+        return self.bucket_address() | {"Key": self.full_key(key)}
+
+    def bucket_address(self) -> dict[str, Any]:
+        """The bucket, and who pays, as the parameters of a request about its keys."""
+        return {"Bucket": self.bucket, **self._payer}
 
     def place(self, key: str) -> str:
         """``key`` for a person to read."""
@@ -67,12 +87,32 @@ class S3Connection:
             raise self.translated(error, action, key) from error
 
     def translated(self, error: S3Error, action: str, key: str) -> ArchiverError:
-        """``error`` in our words."""
+        """``error`` in our words.
+
+        AWS answers 403 for a key that does not exist when listing is allowed below a prefix only, as the policies in
+        docs/iam/ have it. A listing of that very key tells which it is.
+        """
+        if action == "s3:GetObject" and is_refusal(error) and self._is_absent(key):
+            return NotFoundError(f"{self.place(key)} does not exist")
         return translate(error, action=action, place=self.place(key), endpoint=self.endpoint)
 
     def close(self) -> None:
         """Release the connections."""
         self.client.close()
+
+    def _is_absent(self, key: str) -> bool:
+        """Whether the bucket may be listed and says that there is no such key."""
+        request = self.bucket_address() | {"Prefix": self.full_key(key), "MaxKeys": 1}
+        try:
+            page = self.send("s3:ListBucket", key, lambda: self.client.list_objects_v2(**request))
+        except S3_ERRORS:
+            return False
+        # The key itself comes first of all that begin with it.
+        return self.full_key(key) not in [item["Key"] for item in page.get("Contents", [])]
+
+    def _count(self, event_name: str, **_: object) -> None:
+        with self._lock:
+            self._sent[event_name.rpartition(".")[2]] += 1
 
     def _connect(self, options: S3Options) -> "S3Client":
         if options.ca_bundle is not None and not Path(options.ca_bundle).is_file():

@@ -21,11 +21,12 @@ from botocore.exceptions import (
     ResponseStreamingError,
     SSLError,
 )
+from botocore.parsers import ResponseParserError
 
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
 
-S3Error = BotoCoreError | ClientError
-S3_ERRORS = (BotoCoreError, ClientError)
+S3Error = BotoCoreError | ClientError | ResponseParserError
+S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
 
 _TRANSIENT_CODES = {
     "BadDigest",
@@ -34,11 +35,8 @@ _TRANSIENT_CODES = {
     "OperationAborted",
     "RequestTimeout",
     "RequestTimeoutException",
-    "ServiceUnavailable",
-    "SlowDown",
-    "Throttling",
-    "ThrottlingException",
     "XAmzContentChecksumMismatch",
+    "XAmzContentSHA256Mismatch",
 }
 _TRANSIENT_STATUS = {408, 429, 500, 502, 503, 504}
 _TRANSIENT_ERRORS = (
@@ -46,8 +44,12 @@ _TRANSIENT_ERRORS = (
     FlexibleChecksumError,
     HTTPClientError,
     IncompleteReadError,
+    ResponseParserError,
     ResponseStreamingError,
 )
+_THROTTLING_CODES = {"RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"}
+_THROTTLING_STATUS = {429, 503}
+_DENIALS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 
 _CREDENTIALS = (
     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and that they belong to this endpoint."
@@ -99,10 +101,23 @@ def _status(error: S3Error) -> int:
 def is_transient(error: Exception) -> bool:
     """Whether the same request may succeed a moment later."""
     if isinstance(error, ClientError):
-        return error_code(error) in _TRANSIENT_CODES or _status(error) in _TRANSIENT_STATUS
+        transient = error_code(error) in _TRANSIENT_CODES or _status(error) in _TRANSIENT_STATUS
+        return transient or is_throttling(error)
     if isinstance(error, SSLError):
         return "certificate" not in str(error).lower()
     return isinstance(error, _TRANSIENT_ERRORS)
+
+
+def is_throttling(error: Exception) -> bool:
+    """Whether the store asks for fewer requests."""
+    return isinstance(error, ClientError) and (
+        error_code(error) in _THROTTLING_CODES or _status(error) in _THROTTLING_STATUS
+    )
+
+
+def is_refusal(error: S3Error) -> bool:
+    """Whether access is denied, by a right that is missing or to a key that is."""
+    return error_code(error) in _DENIALS or _status(error) == HTTPStatus.FORBIDDEN
 
 
 def is_precondition_failure(error: S3Error) -> bool:
@@ -117,6 +132,11 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
     it was about; ``endpoint`` the URL of the service. ``NotFoundError`` is for missing keys alone: a missing bucket
     is a ``StorageError``, so that nobody takes it for an empty one.
     """
+    if isinstance(error, ResponseParserError):
+        return StorageError(
+            f"{endpoint} answered {action} on {place} with something that is not S3's",
+            hint="Check the endpoint, and that no proxy or login page stands between.",
+        )
     if not isinstance(error, ClientError):
         return _translate_failure(error, place=place, endpoint=endpoint)
     code, status = error_code(error), _status(error)
@@ -124,10 +144,15 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         return NotFoundError(f"{place} does not exist")
     if is_precondition_failure(error):
         return AlreadyExistsError(f"{place} exists already")
+    if code.startswith("KMS."):
+        return StorageError(
+            f"{endpoint} refused {action} on {place}: the key in KMS cannot be used ({code[4:]})",
+            hint="Check the option sse_kms_key, that the key is enabled, and its policy.",
+        )
     if code in _REFUSALS:
         reason, hint = _REFUSALS[code]
         return StorageError(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
-    if code in ("AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden") or status == 403:
+    if is_refusal(error):
         return StorageError(
             f"{endpoint} refused {action} on {place}: access denied",
             hint=f"Allow {action} there to the credentials in use, or use other credentials.",
@@ -169,7 +194,11 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
 
 
 def _reason(error: BotoCoreError) -> str:
-    text = str(getattr(error, "kwargs", {}).get("error") or error)
+    cause: object = getattr(error, "kwargs", {}).get("error") or error
+    # urllib3 wraps the operating system's error, and shows its Python form.
+    while isinstance(cause, Exception) and cause.args and isinstance(cause.args[-1], Exception):
+        cause = cause.args[-1]
+    text = str((isinstance(cause, OSError) and cause.strerror) or cause)
     # urllib3 names its connection's class first.
     text = " ".join(re.sub(r"^\w+Connection\(.*?\): ", "", text).split()).rstrip(".")
     return text[:1].lower() + text[1:]

@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 from archiver.errors import ConfigError
 
 MIB = 1 << 20
-Checksum = Literal["crc32", "sha256", "none"]
+Checksum = Literal["crc32", "none"]
+Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 
 
 @dataclass(frozen=True)
@@ -24,13 +25,20 @@ class S3Options:
     """Bucket in the path rather than in the host name; None: path style where an endpoint is given."""
     storage_class: str | None = None
     """For data only (keys that end in ``.zst.age``); what is small or read often stays in the standard class."""
+    sse: Encryption | None = None
+    """How the store is to encrypt what it keeps, on top of ours; None leaves it to the bucket's default."""
+    sse_kms_key: str | None = None
+    """Id or ARN of the key, for ``aws:kms``; None: the account's own for S3."""
+    requester_pays: bool = False
+    """Whether the account of these credentials pays for the requests, instead of the bucket's owner."""
     checksum: Checksum = "crc32"
+    """What the store is to verify of each part and of the whole object."""
     conditional_writes: bool = True
     """Create with ``If-None-Match: *``; without it a HEAD before each create, which two writers can both pass."""
     connect_timeout: float = 10.0
-    """Seconds."""
+    """Seconds; also without progress while the first body is sent over a new connection."""
     read_timeout: float = 60.0
-    """Seconds without a byte."""
+    """Seconds without progress, after which a request or a part is sent again and a read goes on where it was."""
     attempts: int = 8
     """Of each request, the first one included."""
     part_size: int = 16 * MIB
@@ -55,6 +63,8 @@ def parse_options(given: Mapping[str, object]) -> S3Options:
             values[name] = _PARSERS[name](value)
         except ValueError as error:
             raise ConfigError(f"destination option {name}: {error}") from None
+    if "sse_kms_key" in values and values.get("sse") not in ("aws:kms", "aws:kms:dsse"):
+        raise ConfigError("destination option sse_kms_key: expected sse to be aws:kms", hint="Add sse=aws:kms.")
     return S3Options(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 
@@ -97,8 +107,14 @@ def _flag(value: object) -> bool:
 
 
 def _checksum(value: object) -> Checksum:
-    if value not in ("crc32", "sha256", "none"):
-        raise ValueError(f"expected crc32, sha256 or none, got {value!r}")
+    if value not in ("crc32", "none"):
+        raise ValueError(f"expected crc32 or none, got {value!r}")
+    return value
+
+
+def _encryption(value: object) -> Encryption:
+    if value not in ("AES256", "aws:kms", "aws:kms:dsse"):
+        raise ValueError(f"expected AES256, aws:kms or aws:kms:dsse, got {value!r}")
     return value
 
 
@@ -145,6 +161,9 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "profile": _text,
     "path_style": _flag,
     "storage_class": _storage_class,
+    "sse": _encryption,
+    "sse_kms_key": _text,
+    "requester_pays": _flag,
     "checksum": _checksum,
     "conditional_writes": _flag,
     "connect_timeout": _seconds,

@@ -1,23 +1,21 @@
 """Creating keys in S3: one request, or a multipart upload of equal parts, and never over an existing key."""
 
-import base64
-import functools
-import hashlib
 import itertools
 import secrets
-import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-from archiver.buffers import Buffer, rechunk
-from archiver.errors import AlreadyExistsError, ArchiverError, IntegrityError, NotFoundError, StorageError
+from archiver.buffers import Buffer, BufferFile, rechunk
+from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
 from archiver.parallel import ordered_map
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
+from archiver.stores.s3_checksums import Checksum, compare
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_errors import S3_ERRORS, error_code, is_precondition_failure
+from archiver.stores.s3_multipart import MultipartUpload, abort_upload, open_uploads
 from archiver.stores.s3_options import S3Options
 
 MAX_PARTS = 10_000
@@ -29,6 +27,9 @@ class S3Writer:
 
     Every create carries a random value of its own in the object's metadata. When the store says that the key exists,
     that value tells whether it was this very create, whose answer was lost on the way, or another.
+
+    Bodies are handed over as files: what is given as bytes would be sent with one time limit for all of it, in which a
+    slow link cannot carry a part. So the limit holds for each stretch, and means no progress.
     """
 
     def __init__(self, connection: S3Connection, options: S3Options, journal: Journal) -> None:
@@ -53,28 +54,33 @@ class S3Writer:
         aborted = 0
         for entry in self._journal.entries():
             key, _, upload = entry.partition(" ")
-            for identifier in [upload] if upload else self._open_uploads(key):
-                aborted += self._abort(key, identifier)
+            for identifier in [upload] if upload else open_uploads(self._connection, key):
+                aborted += abort_upload(self._connection, key, identifier)
             self._journal.remove(entry)
         return aborted
 
     def _put(self, key: str, data: Buffer) -> StoredObject:
         nonce = secrets.token_hex(16)
-        request = self._connection.address(key) | self._content(data) | self._attributes(key, nonce) | self._condition()
+        checksum = self._checksum(data)
+        request = self._connection.address(key) | self._attributes(key, nonce) | self._condition() | checksum
         try:
-            response = self._connection.send("s3:PutObject", key, lambda: self._client.put_object(**request))
+            answer = self._connection.send(
+                "s3:PutObject", key, lambda: self._client.put_object(**request | {"Body": BufferFile(data)})
+            )
         except S3_ERRORS as error:
             if is_precondition_failure(error):
-                return self._settle(key, nonce, len(data))
+                return self._settle(key, nonce, len(data), checksum)
             raise self._connection.translated(error, "s3:PutObject", key) from error
-        self._compare(key, request, response)
-        return StoredObject(key, len(data), response_time(response))
+        self._check_encrypted(key, answer)
+        compare(self._connection.place(key), request, answer)
+        return StoredObject(key, len(data), response_time(answer))
 
     def _upload(self, key: str, parts: Iterator[Buffer]) -> StoredObject:
         nonce = secrets.token_hex(16)
-        entry = self._begin(key, nonce)
-        upload = entry.partition(" ")[2]
-        size = 0
+        whole, size = Checksum(), 0
+        attributes = self._attributes(key, nonce)
+        if self._options.checksum != "none":
+            attributes |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 
         def numbered() -> Iterator[tuple[int, Buffer]]:
             nonlocal size
@@ -85,87 +91,40 @@ class S3Writer:
                         hint="Raise the option part_size.",
                     )
                 size += len(part)
+                if self._options.checksum != "none":
+                    whole.update(part)
                 yield number, part
 
-        try:
-            send = functools.partial(self._send_part, key, upload)
+        with MultipartUpload(self._connection, self._journal, key) as upload:
+
+            def send(item: tuple[int, Buffer]) -> dict[str, Any]:
+                return upload.send(*item, self._checksum(item[1]))
+
+            upload.begin(attributes)
             # One part ahead, and one that rechunk fills: uploads + 2 parts in memory.
             done = list(ordered_map(send, numbered(), workers=self._options.uploads, ahead=1))
-            stored = self._complete(key, upload, nonce, done, size)
-        except BaseException as error:
-            self._give_up(key, entry, error)
-            raise
-        self._journal.remove(entry)
-        return stored
+            checksum = {} if self._options.checksum == "none" else whole.fields
+            try:
+                upload.complete(done, self._condition() | self._whole(checksum, size))
+            except S3_ERRORS as error:
+                # The upload is gone when an earlier attempt completed it and its answer was lost.
+                if not is_precondition_failure(error) and error_code(error) != "NoSuchUpload":
+                    raise self._connection.translated(error, "s3:PutObject", key) from error
+            return self._settle(key, nonce, size, checksum)
 
-    def _begin(self, key: str, nonce: str) -> str:
-        """Begin an upload; the journal's entry for it: key, space, upload id.
-
-        The key alone is journalled first, so that a kill between the store's answer and the second entry leaves a
-        trace too. It stays when the request had to be repeated: an attempt whose answer was lost may have begun an
-        upload that nobody knows the id of.
-        """
-        attempts = 0
-        request = self._connection.address(key) | self._attributes(key, nonce)
-        if self._options.checksum != "none":
-            request["ChecksumAlgorithm"] = self._options.checksum.upper()
-
-        def begin() -> str:
-            nonlocal attempts
-            attempts += 1
-            return self._client.create_multipart_upload(**request)["UploadId"]
-
-        self._journal.add(key)
-        try:
-            upload = self._connection.send("s3:PutObject", key, begin)
-        except S3_ERRORS as error:
-            if error_code(error) and attempts == 1:
-                # Refused in so many words: nothing was begun.
-                self._journal.remove(key)
-            raise self._connection.translated(error, "s3:PutObject", key) from error
-        except BaseException as interruption:
-            self._give_up_unnamed(key, interruption)
-            raise
-        entry = f"{key} {upload}"
-        self._journal.add(entry)
-        if attempts == 1:
-            self._journal.remove(key)
-        return entry
-
-    def _send_part(self, key: str, upload: str, item: tuple[int, Buffer]) -> dict[str, Any]:
-        number, part = item
-        request = self._connection.address(key) | {"UploadId": upload, "PartNumber": number} | self._content(part)
-        response = self._connection.call("s3:PutObject", key, lambda: self._client.upload_part(**request))
-        self._compare(key, request, response)
-        checksum = {name: value for name, value in request.items() if name.startswith("Checksum")}
-        return {"PartNumber": number, "ETag": response["ETag"]} | checksum
-
-    def _complete(self, key: str, upload: str, nonce: str, parts: list[dict[str, Any]], size: int) -> StoredObject:
-        request = (
-            self._connection.address(key)
-            | {"UploadId": upload, "MultipartUpload": {"Parts": parts}}
-            | self._condition()
-        )
-        try:
-            self._connection.send("s3:PutObject", key, lambda: self._client.complete_multipart_upload(**request))
-        except S3_ERRORS as error:
-            # The upload is gone when an earlier attempt completed it and its answer was lost.
-            if not is_precondition_failure(error) and error_code(error) != "NoSuchUpload":
-                raise self._connection.translated(error, "s3:PutObject", key) from error
-        return self._settle(key, nonce, size)
-
-    def _settle(self, key: str, nonce: str, size: int) -> StoredObject:
+    def _settle(self, key: str, nonce: str, size: int, checksum: Mapping[str, str]) -> StoredObject:
         """What lies under ``key``, if this create made it; raises ``AlreadyExistsError`` if another one did."""
+        place = self._connection.place(key)
         try:
-            head = self._head(key)
+            head = self._head(key, with_checksum=bool(checksum))
         except NotFoundError as error:
-            raise StorageError(f"{self._connection.place(key)} is missing after it was uploaded") from error
+            raise StorageError(f"{place} is missing after it was uploaded") from error
         if head["Metadata"].get(_NONCE) != nonce:
-            raise AlreadyExistsError(f"{self._connection.place(key)} exists already")
+            raise AlreadyExistsError(f"{place} exists already")
         if head["ContentLength"] != size:
-            raise IntegrityError(
-                f"{self._connection.place(key)}: expected {size} bytes to be stored, got {head['ContentLength']}"
-            )
+            raise IntegrityError(f"{place}: expected {size} bytes to be stored, got {head['ContentLength']}")
+        compare(place, checksum, head)
+        self._check_encrypted(key, head)
         return StoredObject(key, size, head["LastModified"].astimezone(UTC))
 
     def _refuse_existing(self, key: str) -> None:
@@ -175,78 +134,39 @@ class S3Writer:
             return
         raise AlreadyExistsError(f"{self._connection.place(key)} exists already")
 
-    def _head(self, key: str) -> Any:
-        return self._connection.call(
-            "s3:GetObject", key, lambda: self._client.head_object(**self._connection.address(key))
-        )
-
-    def _give_up(self, key: str, entry: str, reason: BaseException) -> None:
-        """Abort an upload because of ``reason``; what cannot be aborted now stays in the journal for the next run."""
-        try:
-            self._abort(key, entry.partition(" ")[2])
-            self._journal.remove(entry)
-        except ArchiverError as error:
-            reason.add_note(f"its multipart upload is still open: {error}")
-
-    def _give_up_unnamed(self, key: str, reason: BaseException) -> None:
-        """Abort what the store may have begun when ``reason`` came before its answer. The key stays in the journal: the
-        request may be under way still."""
-        try:
-            for upload in self._open_uploads(key):
-                self._abort(key, upload)
-        except ArchiverError as error:
-            reason.add_note(f"its multipart upload may still be open: {error}")
-
-    def _abort(self, key: str, upload: str) -> int:
-        request = self._connection.address(key) | {"UploadId": upload}
-        try:
-            self._connection.send(
-                "s3:AbortMultipartUpload", key, lambda: self._client.abort_multipart_upload(**request)
-            )
-        except S3_ERRORS as error:
-            if error_code(error) == "NoSuchUpload":
-                return 0
-            raise self._connection.translated(error, "s3:AbortMultipartUpload", key) from error
-        return 1
-
-    def _open_uploads(self, key: str) -> list[str]:
-        # Keys are random, so that uploads of one key are few: one page holds a thousand.
-        full_key = self._connection.full_key(key)
-        listing = self._connection.call(
-            "s3:ListBucketMultipartUploads",
-            key,
-            lambda: self._client.list_multipart_uploads(Bucket=self._connection.bucket, Prefix=full_key),
-        )
-        return [upload["UploadId"] for upload in listing.get("Uploads", []) if upload["Key"] == full_key]
+    def _head(self, key: str, *, with_checksum: bool = False) -> Any:
+        request = self._connection.address(key) | ({"ChecksumMode": "ENABLED"} if with_checksum else {})
+        return self._connection.call("s3:GetObject", key, lambda: self._client.head_object(**request))
 
     def _attributes(self, key: str, nonce: str) -> dict[str, Any]:
+        """What a key is created with."""
         attributes: dict[str, Any] = {"Metadata": {_NONCE: nonce}}
         if self._options.storage_class is not None and key.endswith(".zst.age"):
             attributes["StorageClass"] = self._options.storage_class
+        if self._options.sse is not None:
+            attributes["ServerSideEncryption"] = self._options.sse
+        if self._options.sse_kms_key is not None:
+            attributes["SSEKMSKeyId"] = self._options.sse_kms_key
         return attributes
 
-    def _condition(self) -> dict[str, Any]:
+    def _condition(self) -> dict[str, str]:
         return {"IfNoneMatch": "*"} if self._options.conditional_writes else {}
 
-    def _content(self, data: Buffer) -> dict[str, Any]:
-        # botocore takes no memoryview.
-        content = {"Body": bytes(data) if isinstance(data, memoryview) else data}
-        match self._options.checksum:
-            case "crc32":
-                return content | {"ChecksumCRC32": base64.b64encode(zlib.crc32(data).to_bytes(4, "big")).decode()}
-            case "sha256":
-                return content | {"ChecksumSHA256": base64.b64encode(hashlib.sha256(data).digest()).decode()}
-            case "none":
-                return content
+    def _checksum(self, data: Buffer) -> dict[str, str]:
+        return {} if self._options.checksum == "none" else Checksum(data).fields
 
-    def _compare(self, key: str, request: dict[str, Any], response: Any) -> None:
-        """Not every store refuses a wrong checksum: compare what it says it received."""
-        for name, expected in request.items():
-            if name.startswith("Checksum") and response.get(name, expected) != expected:
-                raise IntegrityError(
-                    f"{self._connection.place(key)} was altered on its way: "
-                    f"expected {name} {expected}, got {response[name]}"
-                )
+    def _whole(self, checksum: Mapping[str, str], size: int) -> dict[str, Any]:
+        """What the store is to find the parts to be when it puts them together."""
+        return {**checksum, "ChecksumType": "FULL_OBJECT", "MpuObjectSize": size} if checksum else {}
+
+    def _check_encrypted(self, key: str, answer: Mapping[str, Any]) -> None:
+        """Not every store refuses an encryption that it does not have."""
+        wanted, found = self._options.sse, answer.get("ServerSideEncryption")
+        if wanted is not None and found != wanted:
+            raise StorageError(
+                f"{self._connection.place(key)}: expected the store to encrypt with {wanted}, got {found or 'nothing'}",
+                hint="Remove the option sse: archiver encrypts all that is secret before it is sent.",
+            )
 
 
 def response_time(response: Any) -> datetime:

@@ -156,7 +156,7 @@ _BACKUP = {
     "backup", "source", "class", "started", "finished", "promised_until", "consistency", "sequence", "signature",
     "signer", "environments", "files", "objects", "plaintext_bytes", "stored_bytes", "warnings",
 }  # fmt: skip
-_DONE = (_BACKUP - {"sequence", "signature", "signer"}) | {"skew_seconds", "seconds"}
+_DONE = (_BACKUP - {"sequence", "signature", "signer"}) | {"skew_seconds", "seconds", "requests"}
 
 
 def one(keys: set[str]) -> Callable[[Any], None]:

@@ -15,12 +15,12 @@ from tests.stores.conftest import open_uploads
 PART = 5 * MIB
 
 
-@pytest.fixture
-def s3_scene(tmp_path: Path, localstack_url: str) -> Scene:
-    """A source whose destination is in LocalStack, in small parts, with a file of many of them."""
+@pytest.fixture(params=["localstack", "localstack_eu", "seaweed"])
+def s3_scene(request: pytest.FixtureRequest, tmp_path: Path) -> Scene:
+    """A source whose destination is in each server in turn, in small parts, with a file of many of them."""
     root = tmp_path / "scene"
     root.mkdir()
-    scene = make_scene(root, f"{localstack_url}&part_size={PART}")
+    scene = make_scene(root, f"{request.getfixturevalue(f'{request.param}_url')}&part_size={PART}")
     (scene.media / "film.mp4").write_bytes(random.Random(1).randbytes(8 * PART))
     return scene
 
@@ -65,13 +65,31 @@ def test_the_next_run_aborts_the_uploads_of_a_killed_one(s3_scene: Scene) -> Non
 
 def test_ctrl_c_aborts_the_upload_at_once(s3_scene: Scene) -> None:
     process = spawn("backup", "--config", str(s3_scene.config))
+    deadline = time.monotonic() + 60
     while process.poll() is None and not open_uploads(s3_scene.url):
-        pass
+        assert time.monotonic() < deadline
     process.terminate()
     done = finish(process)
     assert done.code == 143, done.errors
     assert open_uploads(s3_scene.url) == []
     assert s3_scene.backups() == []
+
+
+@pytest.mark.parametrize("server", ["localstack", "seaweed"])
+def test_ten_thousand_small_files_take_less_than_a_hundred_requests(
+    request: pytest.FixtureRequest, tmp_path: Path, server: str
+) -> None:
+    root = tmp_path / "scene"
+    root.mkdir()
+    scene = make_scene(root, str(request.getfixturevalue(f"{server}_url")))
+    for number in range(10_000):
+        (scene.media / f"{number}.jpg").write_bytes(b"%d" % number * 100)
+    done = archiver("backup", "--config", str(scene.config), "--json")
+    assert done.code == 0, done.errors
+    assert done.document["files"] > 10_000
+    requests = done.document["requests"]
+    assert requests["PutObject"] > 5
+    assert sum(requests.values()) < 100, requests
 
 
 def init_at(root: Path, url: str) -> Done:

@@ -36,7 +36,7 @@ def test_file_urls(url: str, root: str) -> None:
 def test_s3_url_with_everything() -> None:
     destination = s3(
         "s3://bucket/some/prefix/?region=eu-central-1&endpoint=https://s3.example:9000&profile=backup&path_style=true"
-        "&storage_class=STANDARD_IA&checksum=sha256&conditional_writes=false&connect_timeout=3&read_timeout=7.5"
+        "&storage_class=STANDARD_IA&checksum=none&conditional_writes=false&connect_timeout=3&read_timeout=7.5"
         "&attempts=2&part_size=8388608&uploads=2&ca_bundle=/etc/ca.pem"
     )
     assert (destination.bucket, destination.prefix) == ("bucket", "some/prefix")
@@ -46,7 +46,7 @@ def test_s3_url_with_everything() -> None:
         profile="backup",
         path_style=True,
         storage_class="STANDARD_IA",
-        checksum="sha256",
+        checksum="none",
         conditional_writes=False,
         connect_timeout=3.0,
         read_timeout=7.5,
@@ -82,7 +82,7 @@ printable = st.text(st.characters(min_codepoint=33, max_codepoint=0x2FF), min_si
         region=st.none() | printable,
         profile=st.none() | printable,
         path_style=st.none() | st.booleans(),
-        checksum=st.sampled_from(["crc32", "sha256", "none"]),
+        checksum=st.sampled_from(["crc32", "none"]),
         conditional_writes=st.booleans(),
         connect_timeout=st.floats(0.1, 3600),
         attempts=st.integers(1, 100),
@@ -132,7 +132,7 @@ def test_identity_is_of_the_place_not_of_the_way_there() -> None:
         ("s3://bucket?path_style=yes", "path_style: expected true or false, got 'yes'"),
         ("s3://bucket?endpoint=example.com", "endpoint: expected http"),
         ("s3://bucket?endpoint=http://h:99999", "endpoint: expected http"),
-        ("s3://bucket?checksum=md5", "checksum: expected crc32, sha256 or none"),
+        ("s3://bucket?checksum=md5", "checksum: expected crc32 or none"),
         ("s3://bucket?storage_class=DEEP_ARCHIVE", "cannot be read without hours"),
         ("s3://bucket?attempts=0", "attempts: expected a whole number from 1 to 100"),
         ("s3://bucket?part_size=1e9", "part_size: expected a whole number"),

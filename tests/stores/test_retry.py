@@ -1,6 +1,7 @@
 """Retries: how often, how long, and for which errors."""
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -89,3 +90,50 @@ def test_an_interrupt_passes() -> None:
 def test_jitter_is_full(random: float, failures: int) -> None:
     delay = retry(Clock(), random=random).delay(failures)
     assert delay == random * min(6.0, 2.0 ** min(failures - 1, 3))
+
+
+def throttled(clock: Clock) -> Retry:
+    return Retry(
+        lambda error: isinstance(error, OSError),
+        lambda error: isinstance(error, ConnectionError),
+        base=1.0,
+        sleep=clock.sleep,
+        random=lambda: 0.5,
+        monotonic=lambda: clock.now,
+    )
+
+
+def test_one_call_that_is_throttled_holds_all_others_back() -> None:
+    clock = Clock()
+    policy = throttled(clock)
+    policy.brake.pull(clock.now + 7.0)
+    assert policy.call(lambda: clock.now, describe="x") == 7.5
+    assert policy.call(lambda: clock.now, describe="x") == 7.5
+
+
+def test_a_throttled_call_waits_no_longer_than_the_others() -> None:
+    clock = Clock()
+    assert throttled(clock).call(failing(2, ConnectionError("slow down")), describe="x") == "done"
+    # Half of 1 and of 2 seconds, each with half a second's jitter.
+    assert clock.sleeps == [1.0, 1.5]
+
+
+def test_other_errors_hold_nobody_back() -> None:
+    clock = Clock()
+    policy = throttled(clock)
+    assert policy.call(failing(1, OSError("x")), describe="x") == "done"
+    assert policy.brake.wait(0.0) == 0.0
+    assert clock.sleeps == [0.5]
+
+
+def test_whoever_waits_waits_on_when_the_brake_is_pulled_again() -> None:
+    clock = Clock()
+    policy = throttled(clock)
+    policy.brake.pull(1.0)
+
+    def sleep(seconds: float) -> None:
+        clock.sleep(seconds)
+        if len(clock.sleeps) == 1:
+            policy.brake.pull(5.0)
+
+    assert replace(policy, sleep=sleep).call(lambda: clock.now, describe="x") >= 5.0

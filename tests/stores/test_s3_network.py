@@ -1,0 +1,70 @@
+"""Links that are slow, and links that stand still: the one is waited for, the other is not."""
+
+import secrets
+
+import pytest
+
+from archiver.errors import StorageError
+from tests.servers.fault_proxy import fault_proxy
+from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
+from tests.stores.s3_help import KEY, MIB, PART, Open, endpoint_of, fetch
+
+PATIENCE = 2.0
+"""Seconds without progress after which a request is given up here."""
+
+
+def is_part(request: Request) -> bool:
+    return "partNumber" in request.target
+
+
+def test_a_slow_link_is_waited_for(seaweed_url: str, open_s3: Open) -> None:
+    """16 MiB at 3 MiB a second take longer than the patience, whatever the kernel's buffers hold (about 6 MiB)."""
+    data = secrets.token_bytes(16 * MIB)
+    with fault_proxy(endpoint_of(seaweed_url), every(1, Fault(Kind.SLOW, rate=3 * MIB))) as proxy:
+        store = open_s3(
+            seaweed_url,
+            endpoint=proxy.endpoint,
+            connect_timeout=PATIENCE,
+            read_timeout=PATIENCE,
+            part_size=16 * MIB,
+        )
+        store.create(KEY, [data, b"x"])
+        assert fetch(store, KEY) == data + b"x"
+        assert store.requests == {
+            "CreateMultipartUpload": 1, "UploadPart": 2, "CompleteMultipartUpload": 1, "HeadObject": 1, "GetObject": 1,
+        }  # fmt: skip
+        store.close()
+        assert proxy.hits[Kind.SLOW] > 2
+
+
+def test_a_part_that_stands_still_is_sent_again(seaweed_url: str, open_s3: Open) -> None:
+    data = secrets.token_bytes(PART + 1)
+    stalls = in_order(Fault(Kind.STALL), Fault(Kind.STALL), where=is_part)
+    with fault_proxy(endpoint_of(seaweed_url), stalls) as proxy:
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint, connect_timeout=1, read_timeout=1)
+        store.create(KEY, [data])
+        assert store.requests["UploadPart"] >= 4
+        assert fetch(store, KEY) == data
+        store.close()
+        assert proxy.hits == {Kind.STALL: 2}
+
+
+def test_a_read_that_stands_still_goes_on(seaweed_url: str, open_s3: Open) -> None:
+    data = secrets.token_bytes(2 * MIB)
+    open_s3(seaweed_url).create(KEY, [data])
+    with fault_proxy(endpoint_of(seaweed_url), in_order(Fault(Kind.STALLED_BODY, after=MIB))) as proxy:
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint, read_timeout=0.5)
+        assert fetch(store, KEY) == data
+        store.close()
+        assert proxy.hits == {Kind.STALLED_BODY: 1}
+
+
+@pytest.mark.parametrize("kind", [Kind.STALL, Kind.SLOW_DOWN])
+def test_patience_ends(seaweed_url: str, open_s3: Open, kind: Kind) -> None:
+    message = {Kind.STALL: "did not answer in time", Kind.SLOW_DOWN: "it asked to slow down"}[kind]
+    with fault_proxy(endpoint_of(seaweed_url), every(1, Fault(kind))) as proxy:
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint, read_timeout=0.2)
+        with pytest.raises(StorageError, match=message):
+            store.create(KEY, [b"x"])
+        store.close()
+        assert proxy.hits == {kind: 4}
