@@ -25,6 +25,9 @@ def doctor(*, output: Output, config: Path | None) -> int:
     Changes no data. Beside a live server it takes a pin for a moment, which clears reader slots that dead archivers
     have left. Of environments it reads meta pages, the list of free pages and little else; only a backup reads all.
 
+    In a bucket it tries what a backup needs: it sends up to 9 MiB into an upload that it aborts, and reads as much of
+    the data of a backup.
+
     Exits with 1 when something is wrong, with 3 when there are only warnings.
     """
     from archiver.config import find_config, load_config
@@ -109,7 +112,7 @@ def _document(finding: "Finding") -> dict[str, object]:
         "subject": finding.subject,
         "message": finding.message,
         "hint": finding.hint,
-        "facts": None if report is None else _facts(report),
+        "facts": finding.facts if report is None else _facts(report),
     }
 
 

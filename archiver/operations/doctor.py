@@ -4,8 +4,6 @@ import os
 import stat
 from collections.abc import Iterator
 from contextlib import closing
-from datetime import UTC, datetime
-from pathlib import Path
 
 from archiver.catalog.names import vault_prefix
 from archiver.config import Config, SourceConfig
@@ -13,16 +11,12 @@ from archiver.crypto.identities import read_secret_file
 from archiver.crypto.minisign import SigningKey, VerifyKey
 from archiver.crypto.recipients import X25519Recipient, vault_id
 from archiver.errors import ArchiverError
+from archiver.operations.doctor_destination import directory_findings, examine_bucket, reach
 from archiver.operations.doctor_environment import examine_environment
 from archiver.operations.findings import Finding, nearest
 from archiver.operations.sources import resolve_source
 from archiver.stores.base import Store
-from archiver.stores.destination import FileDestination, open_store, parse_destination
-
-_SKEW_LIMIT = 60
-"""Seconds that this host's clock may differ from the store's: S3 refuses requests at 15 minutes."""
-_LOW_SPACE = 0.1
-"""The share of a destination's file system below which its free space is worth a warning."""
+from archiver.stores.destination import FileDestination, S3Destination, open_store, parse_destination
 
 
 def examine(config: Config) -> Iterator[Finding]:
@@ -31,12 +25,13 @@ def examine(config: Config) -> Iterator[Finding]:
     yield from _state(config)
     destination = parse_destination(config.destination, config.destination_options)
     with closing(open_store(destination)) as store:
-        reachable = True
         if isinstance(destination, FileDestination):
-            yield from _directory(destination.root)
-        for finding in _destination(store):
-            reachable = reachable and finding.severity != "error"
-            yield finding
+            yield from directory_findings(destination.root)
+        reached = list(reach(destination, store))
+        yield from reached
+        reachable = all(finding.severity != "error" for finding in reached)
+        if reachable and isinstance(destination, S3Destination):
+            yield from examine_bucket(destination, store, config)
         for source in config.sources.values():
             yield from _source(source, config)
             if reachable:
@@ -74,30 +69,6 @@ def _state(config: Config) -> Iterator[Finding]:
             "error", f"state directory {config.state_directory}", f"{directory} cannot be written to by this user",
             "Set state_directory in archiver.toml to a directory that this user may write.",
         )  # fmt: skip
-
-
-def _directory(root: Path) -> Iterator[Finding]:
-    """A destination on this host: whether it can be written to, and how full it is."""
-    subject, directory = f"destination {root}", nearest(root)
-    status = os.statvfs(directory)
-    if status.f_flag & os.ST_RDONLY or not os.access(directory, os.W_OK | os.X_OK):
-        yield Finding("error", subject, "cannot be written to by this user", "Mount it read-write, or mend its mode.")
-    free = status.f_bavail * status.f_frsize
-    if free < _LOW_SPACE * status.f_blocks * status.f_frsize:
-        yield Finding("warning", subject, f"only {free / 2**20:,.0f} MiB are free", "Free space: backups need room.")
-
-
-def _destination(store: Store) -> Iterator[Finding]:
-    subject = f"destination {store.url}"
-    try:
-        skew = (datetime.now(UTC) - store.clock()).total_seconds()
-        list(store.list_names())
-    except ArchiverError as error:
-        yield Finding.of(subject, error)
-        return
-    if abs(skew) > _SKEW_LIMIT:
-        yield Finding("warning", subject, f"this host's clock differs by {skew:.0f} s", "Let NTP set the clock.")
-    yield Finding("ok", subject, "reachable, and may be listed; each backup proves first that it may create keys")
 
 
 def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:

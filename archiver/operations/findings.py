@@ -1,5 +1,6 @@
 """What ``archiver doctor`` has to say about one thing that it looked at."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -20,6 +21,8 @@ class Finding:
     hint: str | None = None
     environment: EnvironmentReport | None = None
     """The facts, once for each environment that could be looked at."""
+    facts: Mapping[str, object] | None = None
+    """For machines: what the message says in words, of other things."""
 
     @staticmethod
     def of(subject: str, error: ArchiverError) -> "Finding":

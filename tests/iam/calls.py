@@ -21,6 +21,7 @@ _ON_BUCKETS = {
     "GetBucketLifecycleConfiguration": "GetLifecycleConfiguration",
     "GetBucketLocation": "GetBucketLocation",
     "GetBucketPolicy": "GetBucketPolicy",
+    "GetBucketPolicyStatus": "GetBucketPolicyStatus",
     "GetBucketVersioning": "GetBucketVersioning",
     "GetObjectLockConfiguration": "GetBucketObjectLockConfiguration",
     "GetPublicAccessBlock": "GetBucketPublicAccessBlock",

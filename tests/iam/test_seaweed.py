@@ -117,7 +117,11 @@ def test_the_backup_host_backs_up(scene: Scene, territory: Territory, session: S
     session.login(territory.user(without_condition_keys(load_policy("backup-host"))))
     names = [scene.backup(), scene.backup()]
     assert scene.backups() == names[::-1]
-    assert archiver("doctor", "--config", str(scene.config)).code == 0
+    found = archiver("doctor", "--config", str(scene.config), "--json").document
+    assert [item["facts"] for item in found if item["subject"].startswith("permissions")] == [
+        {"create": True, "abort": True, "list_uploads": True, "read": True, "delete": False}
+    ]
+    assert all("no lifecycle rule" in item["message"] for item in found if item["severity"] != "ok")
     assert archiver("verify", "--level", "storage", *scene.identity).code == 0
     assert open_uploads(scene.url) == []
     # Whoever has these credentials alone has no vault's file, and without it nothing can be opened.

@@ -1,0 +1,177 @@
+"""What the credentials may do in a bucket, and how fast it is: tried, so that nothing is left behind."""
+
+import os
+import statistics
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+from archiver.buffers import BufferFile
+from archiver.errors import ArchiverError
+from archiver.stores.s3_checksums import FIELD, Checksum
+from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_errors import S3_ERRORS, error_code
+from archiver.stores.s3_examination import is_denied, reason
+from archiver.stores.s3_facts import Rate, Trial, Unknown
+from archiver.stores.s3_multipart import abort_upload, open_uploads
+from archiver.stores.s3_options import MIB, S3Options
+from archiver.stores.s3_reads import S3Reader
+
+T = TypeVar("T")
+
+FIRST = MIB // 4
+"""Bytes of the first transfer, which shows how many may follow."""
+MOST = 8 * MIB
+"""Bytes of the second one, at most."""
+_SECONDS = 5.0
+"""How long the second one may take, at the rate of the first."""
+_ROUNDS = 5
+
+
+class S3Probe:
+    """Tries one permission after the other. Whatever a method returns or raises, the bucket has the keys that it had,
+    and no more open uploads, unless the store refuses to abort one."""
+
+    def __init__(self, connection: S3Connection, options: S3Options) -> None:
+        self._connection = connection
+        self._client = connection.client
+        self._options = options
+
+    def latency(self) -> float:
+        """Seconds that a small request takes: the median of a few. Permission: s3:ListBucket."""
+        request = self._connection.bucket_address() | {"Prefix": self._connection.full_key(""), "MaxKeys": 1}
+        # The first one may have to make the connection.
+        rounds = [
+            self._timed("s3:ListBucket", "", lambda: self._client.list_objects_v2(**request))
+            for _ in range(1 + _ROUNDS)
+        ][1:]
+        return statistics.median(rounds)
+
+    def upload(self, key: str) -> tuple[Trial, Trial, Trial, Rate | Unknown]:
+        """Begin a multipart upload of ``key``, which no other may use, send random bytes, and abort it.
+
+        The ways in which it may create keys, abort uploads and list them, and the speed. It is begun as a backup would
+        begin it, so that a wrong storage class or an unusable encryption key shows.
+        """
+        create: Trial = "allowed"
+        rate: Rate | Unknown = Unknown("nothing could be sent")
+        upload: str | None = None
+        try:
+            upload = self._begin(key)
+            rate = _measure(self._sender(key, upload), MOST)
+        except ArchiverError as error:
+            create = error
+        finally:
+            abort, listed = self._end(key, upload)
+        return create, abort, listed, rate
+
+    def read(self, key: str) -> Trial:
+        """Read the first byte of ``key``, which must not be empty. Permission: s3:GetObject."""
+        try:
+            self._receive(key, 1)
+        except ArchiverError as error:
+            return error
+        return "allowed"
+
+    def download(self, key: str, size: int) -> Rate | Unknown:
+        """How fast the beginning of ``key``, an object of ``size`` bytes, comes. Permission: s3:GetObject."""
+        if size < FIRST:
+            return Unknown("no object is large enough to measure with")
+
+        def receive(length: int) -> float:
+            started = time.monotonic()
+            self._receive(key, length)
+            return time.monotonic() - started
+
+        try:
+            return _measure(receive, min(size, MOST))
+        except ArchiverError as error:
+            return Unknown(error.message)
+
+    def delete(self, key: str) -> Trial:
+        """Delete ``key``, which must not exist. Only for a bucket without versions: in others it leaves a marker."""
+        address = self._connection.address(key)
+        try:
+            self._connection.send("s3:DeleteObject", key, lambda: self._client.delete_object(**address))
+        except S3_ERRORS as error:
+            if error_code(error) in ("NoSuchKey", "404"):
+                return "allowed"
+            if is_denied(error):
+                return self._connection.translated(error, "s3:DeleteObject", key)
+            return reason(self._connection, error, "s3:DeleteObject", key)
+        return "allowed"
+
+    def _begin(self, key: str) -> str:
+        request = self._connection.address(key) | {
+            name: value
+            for name, value in {
+                "StorageClass": self._options.storage_class,
+                "ServerSideEncryption": self._options.sse,
+                "SSEKMSKeyId": self._options.sse_kms_key,
+            }.items()
+            if value is not None
+        }
+        if self._options.checksum != "none":
+            request |= {"ChecksumAlgorithm": FIELD.removeprefix("Checksum"), "ChecksumType": "FULL_OBJECT"}
+        answer: Any = self._connection.call(
+            "s3:PutObject", key, lambda: self._client.create_multipart_upload(**request)
+        )
+        return str(answer["UploadId"])
+
+    def _sender(self, key: str, upload: str) -> Callable[[int], float]:
+        """Sends a part of so many bytes; the seconds that it took."""
+
+        def send(size: int) -> float:
+            data = os.urandom(size)
+            request = self._connection.address(key) | {"UploadId": upload, "PartNumber": 1}
+            if self._options.checksum != "none":
+                request |= Checksum(data).fields
+            return self._timed(
+                "s3:PutObject", key, lambda: self._client.upload_part(**request | {"Body": BufferFile(data)})
+            )
+
+        return send
+
+    def _end(self, key: str, upload: str | None) -> tuple[Trial, Trial]:
+        """Abort ``upload`` and what else was begun of ``key``; how aborting and listing went.
+
+        Where the answer to a begin was lost, or Ctrl-C came before it, the list alone knows of the upload.
+        """
+        uploads = set() if upload is None else {upload}
+        listed: Trial = "allowed"
+        abort: Trial = Unknown("no upload could be begun")
+        try:
+            uploads.update(open_uploads(self._connection, key))
+        except ArchiverError as error:
+            listed = error
+        for identifier in uploads:
+            try:
+                abort_upload(self._connection, key, identifier)
+            except ArchiverError as error:
+                return error, listed
+            abort = "allowed"
+        return abort, listed
+
+    def _receive(self, key: str, length: int) -> None:
+        for _ in S3Reader(self._connection, key, 0, length).buffers():
+            pass
+
+    def _timed(self, action: str, key: str, request: Callable[[], object]) -> float:
+        """The seconds that ``request`` took, those of failed attempts before it left out."""
+        started = 0.0
+
+        def attempt() -> None:
+            nonlocal started
+            started = time.monotonic()
+            request()
+
+        self._connection.call(action, key, attempt)
+        return time.monotonic() - started
+
+
+def _measure(transfer: Callable[[int], float], limit: int) -> Rate:
+    """How fast ``transfer``, which takes bytes and gives seconds, is: a small one, and then, on a link that can carry
+    it in bearable time, a larger one of up to ``limit`` bytes."""
+    rate = Rate(FIRST, transfer(FIRST))
+    size = min(limit, int(rate.per_second * _SECONDS))
+    return rate if size <= FIRST else Rate(size, transfer(size))

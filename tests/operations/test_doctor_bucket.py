@@ -1,0 +1,120 @@
+"""What archiver doctor says of a bucket's settings."""
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+import pytest
+
+from archiver.config import RetentionClass
+from archiver.operations.doctor_bucket import lifecycle_findings, settings_findings
+from archiver.operations.findings import Finding
+from archiver.stores.s3_facts import BucketSettings, LifecycleRule, ObjectLock, Unknown
+from tests.operations.doctor_help import problems
+
+CLASSES = {"daily": RetentionClass(keep=35, lease=7), "monthly": RetentionClass(keep=400, lease=7)}
+GOOD_RULES = (
+    LifecycleRule("parts", "", aborts_days=7),
+    LifecycleRule("a", "p/daily/backups/", expires_days=35),
+    LifecycleRule("b", "p/daily/data/", expires_days=42),
+    LifecycleRule("c", "p/monthly/backups/", expires_days=400),
+    LifecycleRule("d", "p/monthly/data/", expires_days=500),
+)
+GOOD = BucketSettings("us-east-1", "enabled", GOOD_RULES, ObjectLock("COMPLIANCE", 42), "AES256", (), public=False)
+
+
+def of_settings(**changed: Any) -> list[Finding]:
+    return list(settings_findings("bucket b", replace(GOOD, **changed), "us-east-1", "p/", CLASSES))
+
+
+def of_rules(*rules: LifecycleRule) -> list[tuple[str, str]]:
+    return problems(lifecycle_findings("bucket b", rules, "p/", CLASSES))
+
+
+def test_a_bucket_as_it_should_be() -> None:
+    settings, lifecycle = of_settings()
+    assert (settings.severity, lifecycle.severity) == ("ok", "ok")
+    assert settings.message == (
+        "in us-east-1; versioning enabled; Object Lock on (42 days, COMPLIANCE); default encryption AES256; "
+        "public access blocked"
+    )
+    assert lifecycle.message.startswith(
+        "lifecycle: 'parts' for all keys aborts uploads after 7 days; 'a' for p/daily/backups/ deletes after 35 days; "
+    )
+    assert settings.facts is not None
+    assert settings.facts["object_lock"] == {"mode": "COMPLIANCE", "days": 42}
+    assert settings.facts["unknown"] == {}
+
+
+@pytest.mark.parametrize(
+    ("changed", "severity", "message"),
+    [
+        ({"region": "eu-central-1"}, "warning", "it is in eu-central-1, and requests are signed for us-east-1"),
+        ({"public": True}, "error", "its policy opens it to everybody"),
+        ({"unblocked": ("IgnorePublicAcls",)}, "warning", "public access is not blocked: IgnorePublicAcls off"),
+    ],
+)
+def test_settings_that_are_wrong(changed: dict[str, Any], severity: str, message: str) -> None:
+    assert problems(of_settings(**changed)) == [(severity, message)]
+
+
+def test_settings_that_are_off_are_no_problem() -> None:
+    findings = of_settings(versioning="off", object_lock=None, encryption=None)
+    assert problems(findings) == []
+    assert "versioning off; Object Lock off; default encryption none" in findings[0].message
+
+
+def test_settings_that_cannot_be_read() -> None:
+    unknown = Unknown("s3:Get is denied to these credentials")
+    names = ("region", "versioning", "lifecycle", "object_lock", "encryption", "unblocked", "public")
+    summary, *rest = of_settings(**dict.fromkeys(names, unknown))
+    assert problems([summary, *rest]) == []
+    assert len(rest) == len(names)
+    assert all(finding.message.endswith("cannot be read: s3:Get is denied to these credentials") for finding in rest)
+    assert summary.facts == {"unknown": dict.fromkeys(names, unknown.reason)}
+
+
+def test_no_rules() -> None:
+    (kept_severity, kept), (parts_severity, parts) = of_rules()
+    assert (kept_severity, parts_severity) == ("warning", "warning")
+    assert "lets backups of daily and monthly expire" in kept
+    assert "aborts incomplete uploads of daily and monthly" in parts
+
+
+def test_rules_for_some_of_the_classes() -> None:
+    rules = [rule for rule in GOOD_RULES if rule.name != "d"]
+    ((_, message),) = of_rules(*rules)
+    assert "lets backups of monthly expire" in message
+    rules = [replace(GOOD_RULES[0], prefix="p/monthly/"), *GOOD_RULES[1:]]
+    ((_, message),) = of_rules(*rules)
+    assert "aborts incomplete uploads of daily:" in message
+
+
+@pytest.mark.parametrize(
+    ("rule", "expected"),
+    [
+        (LifecycleRule("x", "p/daily/data/", expires_days=41), ["data of daily, needed for 42 days"]),
+        (LifecycleRule("x", "p/daily/data/", expires_days=42), None),
+        (LifecycleRule("x", "p/daily/data/prod/", expires_days=1), ["data of daily"]),
+        (LifecycleRule("x", "p/daily/backups/", expires_days=34), ["manifests of daily, promised for 35 days"]),
+        (LifecycleRule("x", "p/daily/backups/", expires_days=35), None),
+        (LifecycleRule("x", "p/vault/", expires_days=9999), ["vault files, without which nobody can restore"]),
+        (LifecycleRule("x", "", expires_days=40), ["vault", "data of daily", "manifests of monthly", "of monthly"]),
+        (LifecycleRule("x", "p/", expires_at=datetime(2027, 1, 1, tzinfo=UTC)), ["vault", "daily", "on 2027-01-01"]),
+        (LifecycleRule("x", "p/", sized=True, expires_days=1), ["vault", "data of daily"]),
+        (LifecycleRule("x", "", tagged=True, expires_days=1), None),
+        (LifecycleRule("x", "q/", expires_days=1), None),
+        (LifecycleRule("x", "p/other/", expires_days=1), None),
+        (LifecycleRule("x", "", aborts_days=1), None),
+    ],
+)
+def test_a_rule_that_deletes_too_soon(rule: LifecycleRule, expected: list[str] | None) -> None:
+    found = of_rules(*GOOD_RULES, rule)
+    if expected is None:
+        assert found == []
+        return
+    ((severity, message),) = found
+    assert severity == "error"
+    assert message.startswith("lifecycle rule 'x' deletes ")
+    for words in expected:
+        assert words in message
