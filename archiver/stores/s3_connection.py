@@ -5,7 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import boto3
 from botocore.config import Config
@@ -13,9 +13,12 @@ from botocore.exceptions import BotoCoreError
 
 from archiver.errors import ArchiverError, ConfigError, NotFoundError
 from archiver.stores.retry import Retry
+from archiver.stores.s3_answers import check_answer
 from archiver.stores.s3_completeness import refuse_short_body, require_whole_heads
+from archiver.stores.s3_credentials import S3Credentials
 from archiver.stores.s3_errors import S3_ERRORS, S3Error, is_refusal, is_throttling, is_transient, translate
 from archiver.stores.s3_options import S3Options
+from archiver.stores.s3_proxies import check_proxy
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -24,9 +27,14 @@ T = TypeVar("T")
 
 # Connections are made when they are needed; one that exceeds the pool is closed after its request.
 _POOL = 64
+# auto means path where an endpoint is given, and otherwise what the bucket's name allows.
+_STYLES: Mapping[bool | None, Literal["auto", "path", "virtual"]] = {None: "auto", True: "path", False: "virtual"}
 
 # botocore logs header values at debug level, signatures and session tokens among them.
 logging.getLogger("botocore").setLevel(logging.INFO)
+# It writes a stack trace of what it raises as well.
+logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
+
 require_whole_heads()
 
 
@@ -40,11 +48,13 @@ class S3Connection:
         self._sent: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._base = f"{prefix}/" if prefix else ""
-        self.client = self._connect(options)
+        self._credentials, self.client = self._connect(options)
         self.client.meta.events.register("before-send.s3", self._count)
         # Before botocore's own handler, which looks for errors in bodies.
         self.client.meta.events.register_first("before-parse.s3", refuse_short_body)
+        self.client.meta.events.register("response-received.s3", check_answer)
         self.endpoint = self.client.meta.endpoint_url
+        check_proxy(self.endpoint)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -73,11 +83,17 @@ class S3Connection:
         return f"s3://{self.bucket}/{self.full_key(key)}"
 
     def send(self, action: str, key: str, request: Callable[[], T]) -> T:
-        """The result of ``request``, repeated while it fails transiently; raises what botocore raises.
+        """The result of ``request``, repeated while it fails transiently; raises what botocore raises, and
+        ``StorageError`` for lack of credentials.
 
         ``action`` is the permission that the request needs, such as ``s3:PutObject``.
         """
-        return self.retry.call(request, describe=f"{action} {self.place(key)}")
+
+        def attempt() -> T:
+            self._credentials.renew()
+            return request()
+
+        return self.retry.call(attempt, describe=f"{action} {self.place(key)}")
 
     def call(self, action: str, key: str, request: Callable[[], T]) -> T:
         """Like send, with errors translated."""
@@ -114,17 +130,16 @@ class S3Connection:
         with self._lock:
             self._sent[event_name.rpartition(".")[2]] += 1
 
-    def _connect(self, options: S3Options) -> "S3Client":
+    def _connect(self, options: S3Options) -> "tuple[S3Credentials, S3Client]":
         if options.ca_bundle is not None and not Path(options.ca_bundle).is_file():
             raise ConfigError(f"destination option ca_bundle: {options.ca_bundle} does not exist")
-        path_style = options.endpoint is not None if options.path_style is None else options.path_style
         config = Config(
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=_POOL,
             connect_timeout=options.connect_timeout,
             read_timeout=options.read_timeout,
             tcp_keepalive=True,
-            s3={"addressing_style": "path" if path_style else "auto"},
+            s3={"addressing_style": _STYLES[options.path_style]},
             # Checksums are computed by us, in headers: botocore's own would come in trailers, which not every
             # store takes.
             request_checksum_calculation="when_required",
@@ -132,7 +147,8 @@ class S3Connection:
         )
         try:
             session = boto3.session.Session(profile_name=options.profile, region_name=options.region)
-            return session.client(
+            credentials = S3Credentials(session, f"s3://{self.bucket}")
+            client = session.client(
                 "s3",
                 # Requests to AWS itself are then redirected or refused with the bucket's region in the message.
                 region_name=session.region_name or "us-east-1",
@@ -140,6 +156,7 @@ class S3Connection:
                 verify=options.ca_bundle,
                 config=config,
             )
+            return credentials, client
         except BotoCoreError as error:
             place = f"s3://{self.bucket}"
             raise translate(error, action="", place=place, endpoint=options.endpoint or place) from error

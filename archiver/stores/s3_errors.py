@@ -17,6 +17,7 @@ from botocore.exceptions import (
     NoCredentialsError,
     PartialCredentialsError,
     ProfileNotFound,
+    ProxyConnectionError,
     ReadTimeoutError,
     ResponseStreamingError,
     SSLError,
@@ -24,6 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.stores.s3_answers import REDIRECTS
 
 S3Error = BotoCoreError | ClientError | ResponseParserError
 S3_ERRORS = (BotoCoreError, ClientError, ResponseParserError)
@@ -47,10 +49,15 @@ _TRANSIENT_ERRORS = (
     ResponseParserError,
     ResponseStreamingError,
 )
+# Of TLS, in lower case: what no repetition mends, unlike a connection that breaks.
+_PERMANENT_TLS = ("certificate", "doesn't match", "no such file", "wrong_version_number")
 _THROTTLING_CODES = {"RequestLimitExceeded", "ServiceUnavailable", "SlowDown", "Throttling", "ThrottlingException"}
 _THROTTLING_STATUS = {429, 503}
 _DENIALS = {"AccessDenied", "AllAccessDisabled", "AccountProblem", "403", "Forbidden"}
 
+_LONGEST = 500
+"""Characters of what others wrote that a message repeats."""
+_NOT_S3 = "Check the endpoint, and that no proxy or login page stands between."
 _CREDENTIALS = (
     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and that they belong to this endpoint."
 )
@@ -62,20 +69,18 @@ _REFUSALS = {
     "TokenRefreshRequired": ("the credentials have expired", "Renew the session."),
     "RequestTimeTooSkewed": ("this host's clock differs too much from the store's", "Set the clock, with NTP."),
     "NoSuchBucket": ("the bucket does not exist", "Check the bucket's name, the region and the endpoint."),
-    "PermanentRedirect": ("the bucket is in another region", "Set the option region to the bucket's region."),
-    "AuthorizationHeaderMalformed": (
-        "the bucket is in another region",
-        "Set the option region to the bucket's region.",
-    ),
-    "IllegalLocationConstraintException": (
-        "the bucket is in another region",
-        "Set the option region to the bucket's region.",
-    ),
-    "301": ("the bucket is in another region", "Set the option region to the bucket's region."),
     "SlowDown": ("it asked to slow down", "Lower the option uploads, or try again later."),
     "EntityTooSmall": ("a part is too small for it", "Raise the option part_size."),
     "EntityTooLarge": ("a part is too large for it", "Lower the option part_size."),
     "InvalidStorageClass": ("it does not know the storage class", "Correct or remove the option storage_class."),
+    "InvalidObjectState": (
+        "the object lies in an archive class",
+        "Let the store restore it first, which may take hours.",
+    ),
+    "407": (
+        "the proxy wants a user name and a password",
+        "Set HTTP_PROXY to http://USER:PASSWORD@HOST:PORT, or name the endpoint in NO_PROXY.",
+    ),
     "NotImplemented": (
         "it does not support a feature of the request",
         "Set the option conditional_writes to false, and checksum to none.",
@@ -84,12 +89,14 @@ _REFUSALS = {
     "QuotaExceeded": ("its quota is used up", "Raise the quota, or choose another destination."),
 }
 
+_ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
+
 
 def error_code(error: S3Error) -> str:
-    """The service's code, such as ``NoSuchKey``; the HTTP status where the response had no body; or empty."""
+    """The service's code, such as ``NoSuchKey``; the HTTP status where the response had none; or empty."""
     if not isinstance(error, ClientError):
         return ""
-    return str(error.response.get("Error", {}).get("Code", ""))
+    return str(error.response.get("Error", {}).get("Code") or _status(error) or "")
 
 
 def _status(error: S3Error) -> int:
@@ -104,7 +111,12 @@ def is_transient(error: Exception) -> bool:
         transient = error_code(error) in _TRANSIENT_CODES or _status(error) in _TRANSIENT_STATUS
         return transient or is_throttling(error)
     if isinstance(error, SSLError):
-        return "certificate" not in str(error).lower()
+        return not any(reason in str(error).lower() for reason in _PERMANENT_TLS)
+    if isinstance(error, ProxyConnectionError):
+        return " 407 " not in str(error.kwargs["error"])
+    if isinstance(error, StorageError):
+        # Of credentials that could not be had.
+        return isinstance(error.__cause__, Exception) and is_transient(error.__cause__)
     return isinstance(error, _TRANSIENT_ERRORS)
 
 
@@ -133,15 +145,16 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
     is a ``StorageError``, so that nobody takes it for an empty one.
     """
     if isinstance(error, ResponseParserError):
-        return StorageError(
-            f"{endpoint} answered {action} on {place} with something that is not S3's",
-            hint="Check the endpoint, and that no proxy or login page stands between.",
-        )
+        return StorageError(f"{endpoint} answered {action} on {place} with something that is not S3's", hint=_NOT_S3)
     if not isinstance(error, ClientError):
         return _translate_failure(error, place=place, endpoint=endpoint)
     code, status = error_code(error), _status(error)
-    if code in ("NoSuchKey", "404", "NotFound"):
+    is_head = error.operation_name.startswith("Head")
+    # Only the answer to a HEAD has no body that says what is missing.
+    if code == "NoSuchKey" or (is_head and code in ("404", "NotFound")):
         return NotFoundError(f"{place} does not exist")
+    if status in REDIRECTS or code in _ELSEWHERE:
+        return _translate_redirect(error, action=action, place=place, endpoint=endpoint)
     if is_precondition_failure(error):
         return AlreadyExistsError(f"{place} exists already")
     if code.startswith("KMS."):
@@ -161,8 +174,30 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         return StorageError(
             f"{endpoint} failed {action} on {place}: {code or status}", hint="Try again when the store is healthy."
         )
-    detail = str(error.response.get("Error", {}).get("Message", "")).strip().rstrip(".")
-    return StorageError(f"{endpoint} refused {action} on {place}: {code} {detail}".rstrip())
+    detail = error.response.get("Error", {}).get("Message") or ""
+    text = " ".join(f"{code} {detail}".split()).rstrip(".")[:_LONGEST]
+    return StorageError(
+        f"{endpoint} refused {action} on {place}: {text}", hint=_hint_without_code(is_head) if code.isdigit() else None
+    )
+
+
+def _hint_without_code(is_head: bool) -> str:
+    return "Run archiver doctor: this kind of answer has no reason in it." if is_head else _NOT_S3
+
+
+def _translate_redirect(error: ClientError, *, action: str, place: str, endpoint: str) -> StorageError:
+    fields = error.response.get("ResponseMetadata", {}).get("HTTPHeaders", {})
+    region = error.response.get("Error", {}).get("Region") or fields.get("x-amz-bucket-region")
+    if region is not None or error_code(error) in _ELSEWHERE:
+        return StorageError(
+            f"{endpoint} refused {action} on {place}: the bucket is in another region",
+            hint=f"Set the option region to {region or 'that of the bucket'}.",
+        )
+    target = fields.get("location", "nowhere")[:_LONGEST]
+    return StorageError(
+        f"{endpoint} refused {action} on {place}: it redirects to {target}",
+        hint="Set the option endpoint to the service itself, and check that no login page stands between.",
+    )
 
 
 def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> StorageError:
@@ -176,8 +211,13 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
             return StorageError(f"{str(error)[:1].lower()}{str(error)[1:]}", hint="Check the option profile.")
         case SSLError():
             return StorageError(
-                f"no secure connection to {endpoint}: {_reason(error)}",
+                f"no secure connection to {endpoint}: {reason(error)}",
                 hint="Check the endpoint's certificate, and name its authority with the option ca_bundle.",
+            )
+        case ProxyConnectionError():
+            return StorageError(
+                f"cannot reach {endpoint} through the proxy {_proxy(error)}: {reason(error)}",
+                hint="Check HTTP_PROXY, HTTPS_PROXY and NO_PROXY.",
             )
         case IncompleteReadError() | ResponseStreamingError():
             return StorageError(
@@ -186,14 +226,13 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
         case ConnectTimeoutError() | ReadTimeoutError():
             return StorageError(f"{endpoint} did not answer in time", hint="Check the network and the endpoint.")
         case EndpointConnectionError() | ConnectionClosedError() | ConnectionError() | HTTPClientError():
-            return StorageError(
-                f"cannot reach {endpoint}: {_reason(error)}", hint="Check the network and the endpoint."
-            )
+            return StorageError(f"cannot reach {endpoint}: {reason(error)}", hint="Check the network and the endpoint.")
         case _:
-            return StorageError(f"{place}: {_reason(error)}")
+            return StorageError(f"{place}: {reason(error)}")
 
 
-def _reason(error: BotoCoreError) -> str:
+def reason(error: BotoCoreError) -> str:
+    """The part of ``error`` that says what happened, without the names of the libraries' classes."""
     cause: object = getattr(error, "kwargs", {}).get("error") or error
     # urllib3 wraps the operating system's error, and shows its Python form.
     while isinstance(cause, Exception) and cause.args and isinstance(cause.args[-1], Exception):
@@ -202,3 +241,7 @@ def _reason(error: BotoCoreError) -> str:
     # urllib3 names its connection's class first.
     text = " ".join(re.sub(r"^\w+Connection\(.*?\): ", "", text).split()).rstrip(".")
     return text[:1].lower() + text[1:]
+
+
+def _proxy(error: ProxyConnectionError) -> str:
+    return re.sub(r"//.*@", "//", error.kwargs["proxy_url"])

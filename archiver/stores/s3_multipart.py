@@ -89,9 +89,11 @@ class MultipartUpload:
         under way still."""
         if self._attempts > 1:
             return True
-        # Refused in so many words: nothing was begun.
-        refused = error is not None and isinstance(error.__cause__, S3_ERRORS) and bool(error_code(error.__cause__))
-        return self._id is None and not refused
+        cause = None if error is None else error.__cause__
+        code = error_code(cause) if isinstance(cause, S3_ERRORS) else ""
+        # Refused in so many words, and not by the number of a gateway's error: nothing was begun.
+        is_refused = bool(code) and not code.isdigit()
+        return self._id is None and not is_refused
 
 
 def abort_upload(connection: S3Connection, key: str, upload: str) -> bool:

