@@ -132,6 +132,11 @@ def is_refusal(error: S3Error) -> bool:
     return error_code(error) in _DENIALS or _status(error) == HTTPStatus.FORBIDDEN
 
 
+def is_rejection(error: object) -> bool:
+    """Whether it is the store's word that it did not do what it was asked to."""
+    return isinstance(error, ClientError) and 300 <= _status(error) < 500
+
+
 def is_precondition_failure(error: S3Error) -> bool:
     """Whether ``If-None-Match`` or ``If-Match`` did not hold."""
     return error_code(error) in ("PreconditionFailed", str(int(HTTPStatus.PRECONDITION_FAILED)))

@@ -8,7 +8,7 @@ from archiver.errors import ArchiverError
 from archiver.stores.journal import Journal
 from archiver.stores.s3_checksums import compare
 from archiver.stores.s3_connection import S3Connection
-from archiver.stores.s3_errors import S3_ERRORS, error_code
+from archiver.stores.s3_errors import S3_ERRORS, error_code, is_rejection
 
 
 class MultipartUpload:
@@ -89,11 +89,7 @@ class MultipartUpload:
         under way still."""
         if self._attempts > 1:
             return True
-        cause = None if error is None else error.__cause__
-        code = error_code(cause) if isinstance(cause, S3_ERRORS) else ""
-        # Refused in so many words, and not by the number of a gateway's error: nothing was begun.
-        is_refused = bool(code) and not code.isdigit()
-        return self._id is None and not is_refused
+        return self._id is None and not (error is not None and is_rejection(error.__cause__))
 
 
 def abort_upload(connection: S3Connection, key: str, upload: str) -> bool:

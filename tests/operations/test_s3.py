@@ -2,15 +2,20 @@
 
 import random
 import shutil
+import subprocess
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.operations.scene import MIB, Done, Scene, archiver, check_restored, finish, make_scene, spawn, tree
+from tests.servers.fault_proxy import FaultProxy, fault_proxy
+from tests.servers.fault_schedules import Fault, Kind, every, no_faults
 from tests.servers.localstack import REGION
 from tests.servers.process import S3Server, free_ports
 from tests.stores.conftest import open_uploads
+from tests.stores.s3_help import endpoint_of
 
 PART = 5 * MIB
 
@@ -41,33 +46,42 @@ def test_there_and_back_with_the_card_alone(s3_scene: Scene, tmp_path: Path) -> 
     assert open_uploads(s3_scene.url) == []
 
 
-def test_the_next_run_aborts_the_uploads_of_a_killed_one(s3_scene: Scene) -> None:
+@pytest.fixture
+def slow_link(s3_scene: Scene) -> Iterator[FaultProxy]:
+    """A link between the scene's configuration and its destination, over which an upload takes seconds."""
+    endpoint = endpoint_of(s3_scene.url)
+    with fault_proxy(endpoint, every(1, Fault(Kind.SLOW, rate=2 * MIB))) as proxy:
+        s3_scene.config.write_text(s3_scene.config.read_text().replace(endpoint, proxy.endpoint))
+        yield proxy
+
+
+def begin_upload(scene: Scene) -> "subprocess.Popen[bytes]":
+    """A backup that is in the middle of an upload."""
+    process = spawn("backup", "--config", str(scene.config))
+    deadline = time.monotonic() + 60
+    while not open_uploads(scene.url):
+        assert process.poll() is None
+        assert time.monotonic() < deadline
+    return process
+
+
+def test_the_next_run_aborts_the_uploads_of_a_killed_one(s3_scene: Scene, slow_link: FaultProxy) -> None:
     complete = s3_scene.backup()
-    left = []
-    for _ in range(5):
-        process = spawn("backup", "--config", str(s3_scene.config))
-        deadline = time.monotonic() + 60
-        while process.poll() is None and not open_uploads(s3_scene.url):
-            assert time.monotonic() < deadline
-        process.kill()
-        finish(process)
-        left = open_uploads(s3_scene.url)
-        if left:
-            break
-    assert left, "no kill came in the middle of an upload"
-    for name in s3_scene.backups():
-        s3_scene.verify(name)
-    assert complete in s3_scene.backups()
+    process = begin_upload(s3_scene)
+    process.kill()
+    finish(process)
+    assert open_uploads(s3_scene.url) != []
+    assert s3_scene.backups() == [complete]
+    s3_scene.verify(complete)
+    slow_link.follow(no_faults)
     s3_scene.backup()
     assert open_uploads(s3_scene.url) == []
     assert s3_scene.journal() == ""
 
 
-def test_ctrl_c_aborts_the_upload_at_once(s3_scene: Scene) -> None:
-    process = spawn("backup", "--config", str(s3_scene.config))
-    deadline = time.monotonic() + 60
-    while process.poll() is None and not open_uploads(s3_scene.url):
-        assert time.monotonic() < deadline
+@pytest.mark.usefixtures("slow_link")
+def test_sigterm_aborts_the_upload_at_once(s3_scene: Scene) -> None:
+    process = begin_upload(s3_scene)
     process.terminate()
     done = finish(process)
     assert done.code == 143, done.errors
