@@ -47,14 +47,22 @@ def _deliver(number: int, frame: FrameType | None, handler: "_Handler") -> None:
         signal.raise_signal(number)
 
 
-def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int, ahead: int = 2) -> Iterator[R]:
+def ordered_map(
+    function: Callable[[T], R],
+    items: Iterable[T],
+    *,
+    workers: int,
+    ahead: int = 2,
+    abandon: Callable[[], None] = lambda: None,
+) -> Iterator[R]:
     """Yield ``function(item)`` for every item, in order, computed by ``workers`` threads.
 
     ``items`` is advanced by the consumer's thread only. At most ``workers + ahead`` items are in flight or
     finished but not yet taken, so memory is bounded whatever the length of ``items``. The first error, be it from
     ``function``, from ``items`` or a KeyboardInterrupt in the consumer, ends the map: calls that have not started
     are cancelled, running ones are waited for, and no thread is left behind. So does closing the generator. A
-    generator that is given as ``items`` is closed with the map.
+    generator that is given as ``items`` is closed with the map. ``abandon`` is called before running calls are waited
+    for because of an error: it may tell them that nobody wants their results any more.
     """
     in_flight: deque[Future[R]] = deque()
     executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="archiver-map")
@@ -66,6 +74,9 @@ def ordered_map(function: Callable[[T], R], items: Iterable[T], *, workers: int,
                 yield in_flight.popleft().result()
         while in_flight:
             yield in_flight.popleft().result()
+    except BaseException:
+        abandon()
+        raise
     finally:
         executor.shutdown(wait=True, cancel_futures=True)
         if isinstance(items, Generator):

@@ -149,6 +149,26 @@ def test_an_interrupt_in_the_items_waits_for_running_calls() -> None:
     assert worker_threads() == []
 
 
+def test_running_calls_hear_that_they_are_abandoned() -> None:
+    abandoned = threading.Event()
+
+    def wait(_: int) -> None:
+        assert abandoned.wait(10)
+
+    def items() -> Iterator[int]:
+        yield 1
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        list(ordered_map(wait, items(), workers=1, abandon=abandoned.set))
+
+
+def test_nobody_is_abandoned_by_a_map_that_succeeds() -> None:
+    abandoned = threading.Event()
+    assert list(ordered_map(str, [1, 2, 3], workers=2, abandon=abandoned.set)) == ["1", "2", "3"]
+    assert not abandoned.is_set()
+
+
 def test_a_feed_delivers_everything_in_order_and_holds_the_result() -> None:
     with Feed[int, list[int]](list, depth=3) as feed:
         for number in range(500):

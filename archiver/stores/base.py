@@ -44,8 +44,9 @@ class Store(Protocol):
 
         Raises ``AlreadyExistsError`` when the key exists, which then keeps its bytes. Whatever ``body`` raises
         passes through unchanged. After any failure, Ctrl-C included, the key does not exist and nothing that was
-        begun for it is left behind in the store. Bounded memory for a body of any length. One exception: where every
-        answer to a create is lost, it fails although the key may exist; callers use random keys, so nothing clashes.
+        begun for it is left behind in the store. Bounded memory for a body of any length. One exception: where the
+        answer to the request that makes the key is lost, comes too late for a Ctrl-C, or says that something else was
+        stored, it fails although the key may exist; callers use random keys, so nothing clashes.
         """
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:

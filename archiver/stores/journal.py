@@ -59,7 +59,7 @@ class Journal:
             is_new = not self._path.exists()
             descriptor = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
             try:
-                os.write(descriptor, line.encode())
+                _write_line(descriptor, line.encode())
                 if durable:
                     os.fsync(descriptor)
             finally:
@@ -78,6 +78,18 @@ class Journal:
             return
         except OSError as error:
             raise _journal_error(self._path, error) from error
+
+
+def _write_line(descriptor: int, line: bytes) -> None:
+    """Append all of ``line``, or, when the disk is full, nothing: the next one would run into a part of it."""
+    size = os.fstat(descriptor).st_size
+    written = 0
+    try:
+        while written < len(line):
+            written += os.write(descriptor, line[written:])
+    except OSError:
+        os.ftruncate(descriptor, size)
+        raise
 
 
 def _replay(path: Path) -> dict[str, None]:

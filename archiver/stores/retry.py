@@ -38,8 +38,9 @@ class Retry:
 
     Before attempt n + 1 it waits a random time between 0 and ``base * 2**(n - 1)`` seconds, at most ``cap``: "full
     jitter" of the AWS Architecture Blog's "Exponential Backoff And Jitter", which spreads clients that failed
-    together. No attempt is repeated later than ``budget`` seconds after the first one. After an error that
-    ``is_throttling``, the calls of all threads wait as long as this one does, and a random part of ``base`` longer.
+    together. No attempt begins later than ``budget`` seconds after the first failure: not after the first attempt,
+    because a large request over a slow link may itself take longer. After an error that ``is_throttling``, the calls
+    of all threads wait as long as this one does, and a random part of ``base`` longer.
     """
 
     is_transient: Callable[[Exception], bool]
@@ -58,17 +59,18 @@ class Retry:
 
         ``describe`` names the request in the log.
         """
-        started = self.monotonic()
         failures = 0
+        deadline = math.inf
         while True:
             self._hold()
             try:
                 return function()
             except Exception as error:
+                now = self.monotonic()
                 failures += 1
-                delay = self.delay(failures)
-                late = self.monotonic() + delay - started > self.budget
-                if failures >= self.attempts or late or not self.is_transient(error):
+                deadline = min(deadline, now + self.budget)
+                delay = max(self.delay(failures), self.brake.wait(now))
+                if failures >= self.attempts or now + delay > deadline or not self.is_transient(error):
                     raise
                 logger.info(
                     "%s failed (%d of %d): %s; again in %.1f s", describe, failures, self.attempts, error, delay

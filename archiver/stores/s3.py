@@ -5,6 +5,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from archiver.buffers import Buffer
+from archiver.errors import StorageError
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_key, is_segment
@@ -91,9 +92,14 @@ class S3Store:
         while True:
             page = self._page(prefix, delimiter=delimiter, token=token)
             yield page
-            token = page.get("NextContinuationToken")
-            if not page.get("IsTruncated") or token is None:
+            if not page["IsTruncated"]:
                 return
+            previous, token = token, page.get("NextContinuationToken")
+            if token in (None, previous):
+                raise StorageError(
+                    f"{self._connection.place(prefix)}: the store says that a listing goes on, and not where",
+                    hint="It does not know ListObjectsV2: use another store, as backups could go unseen in this one.",
+                )
 
     def _page(self, prefix: str, *, delimiter: str = "", token: str | None = None, max_keys: int = 1000) -> Any:
         request = self._connection.bucket_address()

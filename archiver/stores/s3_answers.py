@@ -35,6 +35,8 @@ def check_answer(
         raise ClientError(parsed_response, operation)  # type: ignore[arg-type]  # it is what botocore passes itself
     if status >= 300:
         return
+    if operation == "AbortMultipartUpload" and response_dict["body"]:
+        raise ResponseParserError(f"the answer to {operation} is not S3's")
     error = parsed_response.get("Error")
     # What botocore cannot read it calls by the number of an internal error.
     is_unreadable = error is not None and str(error.get("Code", "")).isdigit()

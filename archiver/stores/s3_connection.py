@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 import boto3
 from botocore.config import Config
 from botocore.exceptions import BotoCoreError
+from botocore.handlers import add_expect_header
 
 from archiver.errors import ArchiverError, ConfigError, NotFoundError
 from archiver.stores.retry import Retry
 from archiver.stores.s3_answers import check_answer
 from archiver.stores.s3_completeness import refuse_short_body, require_whole_heads
 from archiver.stores.s3_credentials import S3Credentials
-from archiver.stores.s3_errors import S3_ERRORS, S3Error, is_refusal, is_throttling, is_transient, translate
+from archiver.stores.s3_errors import S3_ERRORS, S3Error, error_code, is_refusal, is_throttling, is_transient, translate
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_proxies import check_proxy
 
@@ -49,6 +50,9 @@ class S3Connection:
         self._lock = threading.Lock()
         self._base = f"{prefix}/" if prefix else ""
         self._credentials, self.client = self._connect(options)
+        # botocore waits for "100 Continue" before each body, for ever if the connection ends within those words, and a
+        # second where a server does not say them.
+        self.client.meta.events.unregister("before-call.s3", add_expect_header)
         self.client.meta.events.register("before-send.s3", self._count)
         # Before botocore's own handler, which looks for errors in bodies.
         self.client.meta.events.register_first("before-parse.s3", refuse_short_body)
@@ -105,11 +109,17 @@ class S3Connection:
     def translated(self, error: S3Error, action: str, key: str) -> ArchiverError:
         """``error`` in our words.
 
-        AWS answers 403 for a key that does not exist when listing is allowed below a prefix only, as the policies in
-        docs/iam/ have it. A listing of that very key tells which it is.
+        A store may answer 403 for a key that does not exist where listing is allowed below a prefix only, as the
+        policies in docs/iam/ have it. A listing of that very key tells which it is. It also has the reason that the
+        answer to a HEAD, which has no body, cannot give.
         """
-        if action == "s3:GetObject" and is_refusal(error) and self._is_absent(key):
-            return NotFoundError(f"{self.place(key)} does not exist")
+        if action == "s3:GetObject" and is_refusal(error):
+            try:
+                if self._is_absent(key):
+                    return NotFoundError(f"{self.place(key)} does not exist")
+            except S3_ERRORS as other:
+                if error_code(error).isdigit():
+                    error = other
         return translate(error, action=action, place=self.place(key), endpoint=self.endpoint)
 
     def close(self) -> None:
@@ -117,14 +127,12 @@ class S3Connection:
         self.client.close()
 
     def _is_absent(self, key: str) -> bool:
-        """Whether the bucket may be listed and says that there is no such key."""
+        """Whether the bucket says that there is no such key; raises what botocore raises."""
         request = self.bucket_address() | {"Prefix": self.full_key(key), "MaxKeys": 1}
-        try:
-            page = self.send("s3:ListBucket", key, lambda: self.client.list_objects_v2(**request))
-        except S3_ERRORS:
-            return False
+        page = self.send("s3:ListBucket", key, lambda: self.client.list_objects_v2(**request))
         # The key itself comes first of all that begin with it.
-        return self.full_key(key) not in [item["Key"] for item in page.get("Contents", [])]
+        found = [item["Key"] for item in page.get("Contents", [])]
+        return self.full_key(key) not in found and not (page["IsTruncated"] and not found)
 
     def _count(self, event_name: str, **_: object) -> None:
         with self._lock:

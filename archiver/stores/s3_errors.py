@@ -61,6 +61,7 @@ _NOT_S3 = "Check the endpoint, and that no proxy or login page stands between."
 _CREDENTIALS = (
     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and that they belong to this endpoint."
 )
+_CHECKSUM = "Try again; if it stays so, the store may not know the CRC-32 of a whole object: set checksum to none."
 _REFUSALS = {
     "InvalidAccessKeyId": ("the access key is not known there", _CREDENTIALS),
     "SignatureDoesNotMatch": ("the signature is wrong", _CREDENTIALS),
@@ -70,6 +71,8 @@ _REFUSALS = {
     "RequestTimeTooSkewed": ("this host's clock differs too much from the store's", "Set the clock, with NTP."),
     "NoSuchBucket": ("the bucket does not exist", "Check the bucket's name, the region and the endpoint."),
     "SlowDown": ("it asked to slow down", "Lower the option uploads, or try again later."),
+    "BadDigest": ("what arrived has another checksum", _CHECKSUM),
+    "InvalidPart": ("it does not find the parts to be what was sent", _CHECKSUM),
     "EntityTooSmall": ("a part is too small for it", "Raise the option part_size."),
     "EntityTooLarge": ("a part is too large for it", "Lower the option part_size."),
     "InvalidStorageClass": ("it does not know the storage class", "Correct or remove the option storage_class."),
@@ -166,6 +169,12 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         return StorageError(
             f"{endpoint} refused {action} on {place}: the key in KMS cannot be used ({code[4:]})",
             hint="Check the option sse_kms_key, that the key is enabled, and its policy.",
+        )
+    right = re.search(r"\bkms:\w+", error.response.get("Error", {}).get("Message") or "")
+    if is_refusal(error) and right is not None:
+        return StorageError(
+            f"{endpoint} refused {action} on {place}: access to the key in KMS is denied",
+            hint=f"Allow {right[0]} with that key to the credentials in use.",
         )
     if code in _REFUSALS:
         reason, hint = _REFUSALS[code]

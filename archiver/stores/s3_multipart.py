@@ -1,10 +1,11 @@
 """One multipart upload, from its beginning to its key, or to its end without one."""
 
+import threading
 from types import TracebackType
 from typing import Any, Self
 
 from archiver.buffers import Buffer, BufferFile
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, StorageError
 from archiver.stores.journal import Journal
 from archiver.stores.s3_checksums import compare
 from archiver.stores.s3_connection import S3Connection
@@ -26,6 +27,7 @@ class MultipartUpload:
         self._key = key
         self._attempts = 0
         self._id: str | None = None
+        self._abandoned = threading.Event()
 
     def __enter__(self) -> Self:
         return self
@@ -42,15 +44,14 @@ class MultipartUpload:
             if uncertain:
                 for upload in open_uploads(self._connection, self._key):
                     abort_upload(self._connection, self._key, upload)
+            if self._id is not None:
+                self._journal.remove(f"{self._key} {self._id}")
+            if not uncertain:
+                self._journal.remove(self._key)
         except ArchiverError as problem:
             # The journal still has it, for the next run.
             if error is not None:
                 error.add_note(f"its multipart upload is still open: {problem}")
-            return
-        if self._id is not None:
-            self._journal.remove(f"{self._key} {self._id}")
-        if not uncertain:
-            self._journal.remove(self._key)
 
     def begin(self, attributes: dict[str, Any]) -> None:
         """Begin it with ``attributes``, further fields of the request."""
@@ -69,11 +70,19 @@ class MultipartUpload:
     def send(self, number: int, data: Buffer, checksum: dict[str, str]) -> dict[str, Any]:
         """Send part ``number``, from 1 on; what complete needs to know of it. May be called from several threads."""
         request = self._address() | {"PartNumber": number} | checksum
-        answer = self._connection.call(
-            "s3:PutObject", self._key, lambda: self._client.upload_part(**request | {"Body": BufferFile(data)})
-        )
+
+        def attempt() -> Any:
+            if self._abandoned.is_set():
+                raise StorageError(f"{self._connection.place(self._key)}: the upload was given up")
+            return self._client.upload_part(**request | {"Body": BufferFile(data)})
+
+        answer = self._connection.call("s3:PutObject", self._key, attempt)
         compare(self._connection.place(self._key), request, answer)
         return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
+
+    def abandon(self) -> None:
+        """Let parts that are being sent not be sent again."""
+        self._abandoned.set()
 
     def complete(self, parts: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
         """Make the key of ``parts``; raises what botocore raises, also where an earlier attempt, whose answer was lost,

@@ -28,7 +28,7 @@ class S3Options:
     sse: Encryption | None = None
     """How the store is to encrypt what it keeps, on top of ours; None leaves it to the bucket's default."""
     sse_kms_key: str | None = None
-    """Id or ARN of the key, for ``aws:kms``; None: the account's own for S3."""
+    """Id, ARN or alias of the key, for ``aws:kms``; None: the account's own for S3."""
     requester_pays: bool = False
     """Whether the account of these credentials pays for the requests, instead of the bucket's owner."""
     checksum: Checksum = "crc32"

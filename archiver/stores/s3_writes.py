@@ -43,11 +43,10 @@ class S3Writer:
         if not self._options.conditional_writes:
             self._refuse_existing(key)
         parts = rechunk(body, self._options.part_size)
-        first = next(parts, b"")
-        second = next(parts, None)
-        if second is None:
-            return self._put(key, first)
-        return self._upload(key, itertools.chain((first, second), parts))
+        first = list(itertools.islice(parts, 2))
+        if len(first) < 2:
+            return self._put(key, first[0] if first else b"")
+        return self._upload(key, _drained(first, parts))
 
     def recover(self) -> int:
         """Abort what the journal names; the number of uploads that were open indeed."""
@@ -102,7 +101,7 @@ class S3Writer:
 
             upload.begin(attributes)
             # One part ahead, and one that rechunk fills: uploads + 2 parts in memory.
-            done = list(ordered_map(send, numbered(), workers=self._options.uploads, ahead=1))
+            done = list(ordered_map(send, numbered(), workers=self._options.uploads, ahead=1, abandon=upload.abandon))
             checksum = {} if self._options.checksum == "none" else whole.fields
             try:
                 upload.complete(done, self._condition() | self._whole(checksum, size))
@@ -167,6 +166,13 @@ class S3Writer:
                 f"{self._connection.place(key)}: expected the store to encrypt with {wanted}, got {found or 'nothing'}",
                 hint="Remove the option sse: archiver encrypts all that is secret before it is sent.",
             )
+
+
+def _drained(first: list[Buffer], rest: Iterator[Buffer]) -> Iterator[Buffer]:
+    """``first``, which is emptied so that nobody holds a part for longer than it takes to send it, and ``rest``."""
+    while first:
+        yield first.pop(0)
+    yield from rest
 
 
 def response_time(response: Any) -> datetime:

@@ -1,5 +1,6 @@
 """The journal survives its writer."""
 
+import errno
 import os
 import stat
 from pathlib import Path
@@ -76,3 +77,21 @@ def test_an_unusable_path(tmp_path: Path) -> None:
 def test_a_directory_in_its_place(tmp_path: Path) -> None:
     with pytest.raises(StorageError, match="cannot be used"):
         Journal(tmp_path).entries()
+
+
+def test_a_full_disk_leaves_no_part_of_a_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "journal"
+    Journal(path).add("first")
+    write = os.write
+
+    def fill(descriptor: int, data: bytes) -> int:
+        if len(data) < 5:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return write(descriptor, data[:-4])
+
+    with monkeypatch.context() as full:
+        full.setattr(os, "write", fill)
+        with pytest.raises(StorageError, match="No space left"):
+            Journal(path).add("second")
+    Journal(path).add("third")
+    assert Journal(path).entries() == ["first", "third"]

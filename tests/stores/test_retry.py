@@ -137,3 +137,27 @@ def test_whoever_waits_waits_on_when_the_brake_is_pulled_again() -> None:
             policy.brake.pull(5.0)
 
     assert replace(policy, sleep=sleep).call(lambda: clock.now, describe="x") >= 5.0
+
+
+def test_a_request_that_takes_longer_than_the_budget_is_repeated_all_the_same() -> None:
+    clock = Clock()
+    left = failing(1, OSError("reset"))
+
+    def slow() -> str:
+        clock.now += 400.0
+        return left()
+
+    assert retry(clock, budget=300.0).call(slow, describe="x") == "done"
+
+
+def test_a_store_that_throttles_for_ever_does_not_hold_a_failed_call_beyond_its_budget() -> None:
+    clock = Clock()
+    policy = throttled(clock)
+
+    def busy() -> str:
+        policy.brake.pull(clock.now + 200.0)
+        raise OSError("x")
+
+    with pytest.raises(OSError, match="x"):
+        policy.call(busy, describe="x")
+    assert clock.now < policy.budget

@@ -1,14 +1,17 @@
 """Answers that no server at hand gives, over the wire: each becomes one line with the place, the reason and advice."""
 
 from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from functools import partial
 from typing import Any
 
 import pytest
+from botocore.parsers import ResponseParserError
 
 from archiver.cli.output import Output, report
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
 from archiver.stores.s3 import S3Store
+from archiver.stores.s3_answers import check_answer
 from tests.servers.answering import Answer, AnsweringServer, Question, answering
 from tests.servers.localstack import REGION
 from tests.stores.s3_connections import refused
@@ -252,3 +255,10 @@ def test_an_error_in_an_answer_that_began_well(stand: Stand) -> None:
         completions = [q for q in stand.server.questions if q.method == "POST" and not q.target.endswith("?uploads")]
         assert len(completions) == ATTEMPTS
         assert stand.server.questions[-1].method == "DELETE"
+
+
+@pytest.mark.parametrize(("body", "accepted"), [(b"", True), (XHTML, False), (PAGE, False)])
+def test_a_page_is_no_receipt_of_an_abort(body: bytes, accepted: bool) -> None:
+    answer = {"status_code": 200, "headers": {}, "body": body}
+    with nullcontext() if accepted else pytest.raises(ResponseParserError):
+        check_answer("response-received.s3.AbortMultipartUpload", answer, {"ResponseMetadata": {}})

@@ -13,7 +13,7 @@ from botocore.exceptions import (
 )
 
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
-from archiver.stores.s3_errors import S3Error, is_transient, translate
+from archiver.stores.s3_errors import S3Error, is_rejection, is_transient, translate
 
 ENDPOINT = "https://s3.example"
 PLACE = "s3://bucket/key"
@@ -43,6 +43,9 @@ def translated(error: S3Error) -> ArchiverError:
         ("AuthorizationHeaderMalformed", 400, StorageError, "in another region"),
         ("AccessDenied", 403, StorageError, "access denied"),
         ("403", 403, StorageError, "access denied"),
+        ("BadDigest", 400, StorageError, "what arrived has another checksum"),
+        ("InvalidPart", 400, StorageError, "does not find the parts to be what was sent"),
+        ("KMS.DisabledException", 400, StorageError, "the key in KMS cannot be used (DisabledException)"),
         ("SlowDown", 503, StorageError, "slow down"),
         ("NotImplemented", 501, StorageError, "does not support"),
         ("InternalError", 500, StorageError, "failed s3:PutObject on s3://bucket/key: InternalError"),
@@ -108,3 +111,19 @@ def test_transient(error: Exception) -> None:
 )
 def test_permanent(error: Exception) -> None:
     assert not is_transient(error)
+
+
+def test_a_right_to_a_key_in_kms_that_is_missing_is_named() -> None:
+    text = "User: arn:aws:iam::1:user/x is not authorized to perform: kms:GenerateDataKey on resource: arn:aws:kms:…"
+    error = translated(refusal("AccessDenied", 403, text))
+    assert "access to the key in KMS is denied" in error.message
+    assert error.hint == "Allow kms:GenerateDataKey with that key to the credentials in use."
+
+
+@pytest.mark.parametrize(
+    ("status", "rejected"), [(301, True), (403, True), (412, True), (500, False), (503, False), (0, False)]
+)
+def test_only_the_stores_word_is_a_rejection(status: int, rejected: bool) -> None:
+    assert is_rejection(refusal("Any", status)) is rejected
+    assert not is_rejection(ReadTimeoutError(endpoint_url=ENDPOINT))
+    assert not is_rejection(None)

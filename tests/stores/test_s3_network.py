@@ -1,10 +1,12 @@
 """Links that are slow, and links that stand still: the one is waited for, the other is not."""
 
 import secrets
+from collections.abc import Iterator
 
 import pytest
 
 from archiver.errors import StorageError
+from archiver.stores.s3_multipart import open_uploads
 from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
 from tests.stores.s3_help import KEY, MIB, PART, Open, endpoint_of, fetch
@@ -47,6 +49,21 @@ def test_a_part_that_stands_still_is_sent_again(seaweed_url: str, open_s3: Open)
         assert fetch(store, KEY) == data
         store.close()
         assert proxy.hits == {Kind.STALL: 2}
+
+
+def test_a_part_of_an_upload_that_was_given_up_is_not_sent_again(seaweed_url: str, open_s3: Open) -> None:
+    def body() -> Iterator[bytes]:
+        yield bytes(2 * PART)
+        raise KeyboardInterrupt
+
+    with fault_proxy(endpoint_of(seaweed_url), in_order(*[Fault(Kind.STALL)] * 50, where=is_part)) as proxy:
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint, connect_timeout=1, read_timeout=1)
+        with pytest.raises(KeyboardInterrupt):
+            store.create(KEY, body())
+        # Of two parts the second may not have begun; each would be sent four times.
+        assert store.requests.get("UploadPart", 0) <= 2
+        assert open_uploads(store._connection, KEY) == []
+        store.close()
 
 
 def test_a_read_that_stands_still_goes_on(seaweed_url: str, open_s3: Open) -> None:
