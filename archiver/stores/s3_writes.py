@@ -28,8 +28,8 @@ class S3Writer:
     Every create carries a random value of its own in the object's metadata. When the store says that the key exists,
     that value tells whether it was this very create, whose answer was lost on the way, or another.
 
-    Bodies are handed over as files: what is given as bytes would be sent with one time limit for all of it, in which a
-    slow link cannot carry a part. So the limit holds for each stretch, and means no progress.
+    Bodies are handed over as files: a bytearray would be sent with one time limit for all of it, in which a slow link
+    cannot carry a part. So the limit holds for each stretch, and means no progress.
     """
 
     def __init__(self, connection: S3Connection, options: S3Options, journal: Journal) -> None:

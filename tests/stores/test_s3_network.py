@@ -11,32 +11,30 @@ from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
 from tests.stores.s3_help import KEY, MIB, PART, Open, endpoint_of, fetch
 
-PATIENCE = 2.0
-"""Seconds without progress after which a request is given up here."""
-
 
 def is_part(request: Request) -> bool:
     return "partNumber" in request.target
 
 
+@pytest.mark.slow
 def test_a_slow_link_is_waited_for(seaweed_url: str, open_s3: Open) -> None:
-    """16 MiB at 3 MiB a second take longer than the patience, whatever the kernel's buffers hold (about 6 MiB)."""
-    data = secrets.token_bytes(16 * MIB)
-    with fault_proxy(endpoint_of(seaweed_url), every(1, Fault(Kind.SLOW, rate=3 * MIB))) as proxy:
+    """80 MiB at 4 MiB a second take twice the patience. What the kernel holds of them, up to 10 MiB, is on its way for
+    some seconds after the last byte was handed over."""
+    size, patience = 80 * MIB, 10.0
+    data = secrets.token_bytes(size)
+    with fault_proxy(endpoint_of(seaweed_url), every(1, Fault(Kind.SLOW, rate=4 * MIB))) as proxy:
         store = open_s3(
             seaweed_url,
             endpoint=proxy.endpoint,
-            connect_timeout=PATIENCE,
-            read_timeout=PATIENCE,
-            part_size=16 * MIB,
+            connect_timeout=patience,
+            read_timeout=patience,
+            part_size=size,
         )
         store.create(KEY, [data, b"x"])
-        assert fetch(store, KEY) == data + b"x"
-        assert store.requests == {
-            "CreateMultipartUpload": 1, "UploadPart": 2, "CompleteMultipartUpload": 1, "HeadObject": 1, "GetObject": 1,
-        }  # fmt: skip
+        assert store.requests["UploadPart"] == 2
         store.close()
-        assert proxy.hits[Kind.SLOW] > 2
+        assert proxy.hits[Kind.SLOW] >= 2
+    assert fetch(open_s3(seaweed_url), KEY) == data + b"x"
 
 
 def test_a_part_that_stands_still_is_sent_again(seaweed_url: str, open_s3: Open) -> None:
