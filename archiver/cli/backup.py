@@ -75,9 +75,12 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
     )
     output.line(f"backup {manifest.backup} of {manifest.source}")
     for record in result.environments:
-        entries = sum(database.entries for database in record.databases if database.name or database.name_b64)
-        databases = human.plural(max(len(record.databases) - 1, 0), "database")
-        inside = f"{databases}, {human.plural(entries, 'entry')}"
+        named = [database for database in record.databases if database.name or database.name_b64]
+        # Without named databases the data are in the main one, which otherwise holds their names.
+        entries = sum(database.entries for database in named or record.databases)
+        inside = human.plural(entries, "entry")
+        if named:
+            inside = f"{human.plural(len(named), 'database')}, {inside}"
         output.line(f"  {record.name}: {human.size(record.size)}, {inside}, {record.method}")
     if totals.files:
         output.line(f"  media: {human.plural(totals.files, 'file')}")

@@ -36,6 +36,8 @@ def doctor(*, output: Output, config: Path | None) -> int:
     findings = []
     for finding in examine(load_config(find_config(config))):
         findings.append(finding)
+        if output.quiet and finding.severity == "ok":
+            continue
         output.line(f"{finding.severity:8} {finding.subject}: {finding.message}")
         if finding.hint is not None:
             output.line(f"{_INDENT}hint: {finding.hint}")

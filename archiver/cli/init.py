@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 @command(
     "init",
-    example="archiver init --to s3://backups/prod?region=eu-central-1 --source ucotron-prod \\\n"
+    example="archiver init --to 's3://backups/prod?region=eu-central-1' --source ucotron-prod \\\n"
     "  --ucotron-config /etc/ucotron/ucotron.toml",
 )
 @click.option("--to", "destination", required=True, metavar="URL", help="file:///path or s3://bucket/prefix?region=….")

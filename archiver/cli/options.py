@@ -35,7 +35,8 @@ def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]],
         def run(*, as_json: bool, quiet: bool, verbose: bool, **values: Any) -> int:
             output = click.get_current_context().ensure_object(Output)
             output.json, output.quiet, output.verbose = as_json, quiet, verbose
-            return function(output=output, **values) or 0
+            with output.logged():
+                return function(output=output, **values) or 0
 
         for option in (
             click.option("--verbose", is_flag=True, help="Say more."),

@@ -5,6 +5,7 @@ JSON lines where a command reports events.
 """
 
 import json
+import logging
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -134,6 +135,17 @@ class Output:
             finally:
                 self._progress = self._task = None
 
+    @contextmanager
+    def logged(self) -> Iterator[None]:
+        """Meanwhile note what archiver's own modules log as a warning, such as a request that fails again and again."""
+        handler = _Notes(self)
+        logger = logging.getLogger("archiver")
+        logger.addHandler(handler)
+        try:
+            yield
+        finally:
+            logger.removeHandler(handler)
+
     def exit_code(self) -> int:
         """0, or 3 when there were warnings."""
         return WARNINGS_EXIT_CODE if self.warnings else 0
@@ -145,6 +157,17 @@ class Output:
             return
         stream.write(printable + "\n")
         stream.flush()
+
+
+class _Notes(logging.Handler):
+    """Hands what is logged to an Output."""
+
+    def __init__(self, output: Output) -> None:
+        super().__init__(logging.WARNING)
+        self._output = output
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._output.note(record.getMessage())
 
 
 def _printable(text: str, encoding: str) -> str:

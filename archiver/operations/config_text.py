@@ -8,7 +8,7 @@ from archiver.config import DEFAULT_KEEP, DEFAULT_LEASE
 
 
 def render_new(destination: str, signing_key: Path, verify_key: str) -> str:
-    """A whole file but for its sources."""
+    """A whole file but for its sources. A relative path of the key is relative to the file."""
     return f"""\
 # archiver.toml: what is backed up, and where to. It holds no secret. docs/CONFIGURATION.md lists every key.
 

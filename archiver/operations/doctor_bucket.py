@@ -19,8 +19,6 @@ _NAMES = {
     "unblocked": "the block of public access",
     "public": "whether its policy is public",
 }
-_ADD_EXPIRATION = "Add rules by prefix: CLASS/backups/ expires after keep days, CLASS/data/ after keep and lease."
-_ADD_ABORTION = "Add a rule that aborts incomplete multipart uploads below the prefix after 7 days."
 
 
 def settings_findings(
@@ -56,23 +54,33 @@ def lifecycle_findings(subject: str, rules: Sequence[LifecycleRule], base: str, 
     rules = [rule for rule in rules if not rule.tagged]
     for rule in rules:
         if deleted := [what for what, prefix, days in _needed(base, classes) if _deletes(rule, prefix, days)]:
+            hint = "Correct the rule, or keep and lease of the class in archiver.toml."
+            if _deletes(rule, base + VAULTS):
+                hint = f"Give the rule a prefix that leaves out {base}{VAULTS}."
             yield Finding(
-                "error", subject, f"lifecycle rule {rule.name!r} {_expiry(rule)}, too soon for {'; '.join(deleted)}",
-                "Correct the rule, or keep and lease of the class in archiver.toml.",
-            )  # fmt: skip
+                "error",
+                subject,
+                f"lifecycle rule {rule.name!r} {_expiry(rule)}, too soon for {'; '.join(deleted)}",
+                hint,
+            )
     data = {name: _data(base, name) for name in sorted(classes)}
     if kept := [name for name, prefix in data.items() if not any(_deletes(rule, prefix) for rule in rules)]:
         yield Finding(
             "warning", subject,
             f"no lifecycle rule lets backups of {_listing(kept)} expire: they stay until somebody deletes them",
-            _ADD_EXPIRATION,
+            f"Add rules: {'; '.join(_wanted(base, name, classes[name]) for name in kept)}.",
         )  # fmt: skip
     if unended := [name for name, prefix in data.items() if not any(_aborts(rule, prefix) for rule in rules)]:
         yield Finding(
             "warning", subject,
             f"no lifecycle rule aborts incomplete uploads of {_listing(unended)}: what killed runs leave costs money",
-            _ADD_ABORTION,
+            f"Add a rule for {base or 'the whole bucket'} that aborts incomplete multipart uploads after 7 days.",
         )  # fmt: skip
+
+
+def _wanted(base: str, name: str, retention: RetentionClass) -> str:
+    backups, data = f"{base}{name}/backups/", _data(base, name)
+    return f"{backups} expires after {retention.keep} days, {data} after {retention.keep + retention.lease}"
 
 
 def _needed(base: str, classes: Classes) -> Iterator[tuple[str, str, int | None]]:

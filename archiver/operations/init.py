@@ -145,6 +145,9 @@ def _config_text(request: InitRequest, existing: Config | None, signing_key: Pat
     if existing is not None:
         text = request.config.read_text("utf-8").rstrip("\n") + "\n\n" + source
     else:
+        # Beside the file the two can be taken to another host together.
+        if signing_key.parent == request.config.absolute().parent:
+            signing_key = Path(signing_key.name)
         text = render_new(card.destination, signing_key, str(card.verify_key)) + "\n" + source
     parse_config(text, request.config)
     return text

@@ -10,7 +10,7 @@ from archiver.config import Tuning
 from archiver.crypto.age import MAX_HEAD, AgeReader, seal
 from archiver.crypto.recipients import Identity, Recipient
 from archiver.crypto.stream import CHUNK
-from archiver.errors import IntegrityError
+from archiver.errors import IntegrityError, NotFoundError
 from archiver.parallel import ordered_map
 from archiver.stages.frames import (
     FOOTER,
@@ -161,7 +161,14 @@ class ObjectReader:
         return self._get(offset, size)
 
     def _get(self, offset: int, size: int) -> bytes:
-        return b"".join(self._store.read(self._key, offset, size))
+        try:
+            return b"".join(self._store.read(self._key, offset, size))
+        except NotFoundError as error:
+            # A list or a manifest names it: the backup is damaged, not absent.
+            raise IntegrityError(
+                f"{self._key} is missing from {self._store.url}",
+                hint="Restore another backup, or this one from another copy.",
+            ) from error
 
     def _decompress(self, opened: Generator[Buffer, None, None], wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         starts, offsets = self._table.starts, self._table.offsets

@@ -72,8 +72,16 @@ class Retry:
                 delay = max(self.delay(failures), self.brake.wait(now))
                 if failures >= self.attempts or now + delay > deadline or not self.is_transient(error):
                     raise
-                logger.info(
-                    "%s failed (%d of %d): %s; again in %.1f s", describe, failures, self.attempts, error, delay
+                # A single failure is everyday; a person who waits wants to know of more.
+                level = logging.INFO if failures == 1 else logging.WARNING
+                logger.log(
+                    level,
+                    "%s failed (%d of %d): %s; again in %.1f s",
+                    describe,
+                    failures,
+                    self.attempts,
+                    error,
+                    delay,
                 )
                 if self.is_throttling(error):
                     self.brake.pull(self.monotonic() + delay)

@@ -59,7 +59,8 @@ _LONGEST = 500
 """Characters of what others wrote that a message repeats."""
 _NOT_S3 = "Check the endpoint, and that no proxy or login page stands between."
 _CREDENTIALS = (
-    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, and that they belong to this endpoint."
+    "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, that they belong to this endpoint, and that no "
+    "old AWS_SESSION_TOKEN is set."
 )
 _CHECKSUM = "Try again; if it stays so, the store may not know the CRC-32 of a whole object: set checksum to none."
 _REFUSALS = {
@@ -222,11 +223,16 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
                 hint="Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or give the host a role.",
             )
         case ProfileNotFound():
-            return StorageError(f"{str(error)[:1].lower()}{str(error)[1:]}", hint="Check the option profile.")
+            return StorageError(
+                f"{str(error)[:1].lower()}{str(error)[1:]}", hint="Check the option profile, or AWS_PROFILE."
+            )
         case SSLError():
+            is_plain = "wrong_version_number" in str(error).lower()
             return StorageError(
                 f"no secure connection to {endpoint}: {reason(error)}",
-                hint="Check the endpoint's certificate, and name its authority with the option ca_bundle.",
+                hint="That port does not speak TLS: check the port, or use http://."
+                if is_plain
+                else "Check the endpoint's certificate, and name its authority with the option ca_bundle.",
             )
         case ProxyConnectionError():
             return StorageError(
@@ -240,7 +246,10 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
         case ConnectTimeoutError() | ReadTimeoutError():
             return StorageError(f"{endpoint} did not answer in time", hint="Check the network and the endpoint.")
         case EndpointConnectionError() | ConnectionClosedError() | ConnectionError() | HTTPClientError():
-            return StorageError(f"cannot reach {endpoint}: {reason(error)}", hint="Check the network and the endpoint.")
+            hint = "Check the network and the endpoint."
+            if endpoint.startswith("http://"):
+                hint = "Check the network and the endpoint; if its port speaks TLS, it is https://."
+            return StorageError(f"cannot reach {endpoint}: {reason(error)}", hint=hint)
         case _:
             return StorageError(f"{place}: {reason(error)}")
 

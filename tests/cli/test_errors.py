@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from archiver.cli.output import Terminated
+from archiver.stores.retry import Retry
 from tests.cli.checking import backup, check
 from tests.operations.privileges import OBEYING_MODES
 from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn
@@ -265,3 +266,19 @@ def test_names_that_a_terminal_cannot_show_do_not_end_a_command(scene: Scene, mo
     names = [json.loads(line)["path"] for line in as_json.output.splitlines()]
     assert os.fsencode("media/caf\udce9 \udcff.bin") in [os.fsencode(name) for name in names]
     assert sys.getfilesystemencoding() == "utf-8"
+
+
+def test_a_request_that_fails_again_and_again_is_told_of(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Somebody who waits at a terminal would think that it hangs."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "key")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "secret")
+    monkeypatch.setattr(Retry, "delay", lambda *_: 0.0)
+    url = "s3://bucket/prefix?endpoint=http://127.0.0.1:1&region=us-east-1&attempts=4"
+    command = ("list", "--from", url, "--source", "prod", "--trust-unsigned")
+    done = archiver(*command)
+    assert done.code == 7
+    told = [line for line in done.errors.splitlines() if not line.startswith(("archiver: ", "hint: "))]
+    assert [line.partition("failed ")[2].partition(":")[0] for line in told] == ["(2 of 4)", "(3 of 4)"]
+    assert archiver(*command, "--quiet").errors.startswith("archiver: ")

@@ -9,7 +9,7 @@ import pytest
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, ObjectRecord
-from archiver.errors import IntegrityError, NotFoundError, TargetError
+from archiver.errors import IntegrityError, TargetError
 from archiver.operations import assembly as module
 from archiver.operations.assembly import Assembly, Opener, Target
 from tests.operations.archives import Site
@@ -187,7 +187,7 @@ def test_objects_that_nobody_knows_are_named() -> None:
     with pytest.raises(IntegrityError, match=f"object {'f' * 32}, which is not in the objects list"):
         fill(bench.assembly(), [([unknown], image.open)])
     bench.site.store.remove(bench.site.key_of(bench.records[0].id))
-    with pytest.raises(NotFoundError, match=bench.records[0].id):
+    with pytest.raises(IntegrityError, match=bench.records[0].id):
         fill(bench.assembly(), [(bench.extents((0, 1, 0, 0)), image.open)])
     assert not image.proven
 

@@ -244,7 +244,7 @@ def test_a_sealed_file_that_is_no_object_is_refused(site: Site, plaintext: bytes
 def test_a_missing_object_is_said_to_be_missing(site: Site) -> None:
     record = site.put_object(b"text")
     site.store.remove(site.key_of(record.id))
-    with pytest.raises(NotFoundError, match=record.id):
+    with pytest.raises(IntegrityError, match=record.id):
         reader_of(site, record)
 
 

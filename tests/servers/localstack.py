@@ -17,6 +17,14 @@ CONSTRAINTS = ("cbor2<6", "pyopenssl<26", "localstack-twisted<26", "psutil<7.2")
 HOOK = REPOSITORY / "localstack" / "ready.py"
 """What LocalStack runs when it has started: it makes the buckets and the keys."""
 REGION = "us-east-1"
+_START = """
+import sys
+from localstack.services.s3 import provider
+provider.DEFAULT_S3_TMP_DIR = sys.argv.pop()
+from localstack.runtime.main import main
+main()
+"""
+"""All LocalStacks of a machine would keep their objects in one directory, which no variable moves."""
 EU_REGION = "eu-central-1"
 
 
@@ -37,7 +45,7 @@ def localstack(hook: Path = HOOK) -> Iterator[S3Server]:
         hooks.mkdir(parents=True)
         (hooks / hook.name).symlink_to(hook)
         with running(
-            [str(binaries / "python"), "-m", "localstack.runtime.main"],
+            [str(binaries / "python"), "-c", _START, str(directory / "objects")],
             environment=_environment(directory, endpoint),
             directory=directory,
             ready=lambda: _has_run(hook, endpoint, directory / "output.log"),

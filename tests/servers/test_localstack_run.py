@@ -130,6 +130,12 @@ def test_the_documents_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
         assert transaction.get(b"key") == b"value"
 
 
+def test_a_command_that_is_not_there_is_told_before_anything_starts() -> None:
+    done = subprocess.run([RUN, "no-such-command"], capture_output=True, text=True)
+    assert done.returncode == 127
+    assert done.stderr == "localstack/run: no such command: no-such-command\n"
+
+
 def test_without_a_command_it_explains_itself() -> None:
     done = subprocess.run([RUN], capture_output=True, text=True)
     assert done.returncode == 2
