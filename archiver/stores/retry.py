@@ -54,10 +54,10 @@ class Retry:
     monotonic: Callable[[], float] = time.monotonic
     brake: Brake = field(default_factory=Brake)
 
-    def call(self, function: Callable[[], T], *, describe: str) -> T:
+    def call(self, function: Callable[[], T], *, describe: Callable[[Exception], str] = str) -> T:
         """The result of ``function``; raises its last error when that is not transient or patience is exhausted.
 
-        ``describe`` names the request in the log.
+        ``describe`` says in the log what went wrong.
         """
         failures = 0
         deadline = math.inf
@@ -76,12 +76,11 @@ class Retry:
                 level = logging.INFO if failures == 1 else logging.WARNING
                 logger.log(
                     level,
-                    "%s failed (%d of %d): %s; again in %.1f s",
-                    describe,
+                    "%s; again in %.1f s (failed %d of %d times)",
+                    describe(error),
+                    delay,
                     failures,
                     self.attempts,
-                    error,
-                    delay,
                 )
                 if self.is_throttling(error):
                     self.brake.pull(self.monotonic() + delay)

@@ -97,7 +97,10 @@ class S3Connection:
             self._credentials.renew()
             return request()
 
-        return self.retry.call(attempt, describe=f"{action} {self.place(key)}")
+        def describe(error: Exception) -> str:
+            return self._translate(error, action, key).message if isinstance(error, S3_ERRORS) else str(error)
+
+        return self.retry.call(attempt, describe=describe)
 
     def call(self, action: str, key: str, request: Callable[[], T]) -> T:
         """Like send, with errors translated."""
@@ -120,6 +123,9 @@ class S3Connection:
             except S3_ERRORS as other:
                 if error_code(error).isdigit():
                     error = other
+        return self._translate(error, action, key)
+
+    def _translate(self, error: S3Error, action: str, key: str) -> ArchiverError:
         return translate(error, action=action, place=self.place(key), endpoint=self.endpoint)
 
     def close(self) -> None:

@@ -280,5 +280,6 @@ def test_a_request_that_fails_again_and_again_is_told_of(
     done = archiver(*command)
     assert done.code == 7
     told = [line for line in done.errors.splitlines() if not line.startswith(("archiver: ", "hint: "))]
-    assert [line.partition("failed ")[2].partition(":")[0] for line in told] == ["(2 of 4)", "(3 of 4)"]
+    assert [line.partition("(failed ")[2] for line in told] == ["2 of 4 times)", "3 of 4 times)"]
+    assert all(line.startswith("cannot reach http://127.0.0.1:1: ") for line in told)
     assert archiver(*command, "--quiet").errors.startswith("archiver: ")

@@ -48,7 +48,7 @@ def retry(clock: Clock, *, attempts: int = 5, budget: float = 1000.0, random: fl
 
 def test_delays_double_up_to_the_cap() -> None:
     clock = Clock()
-    assert retry(clock, attempts=6).call(failing(5, OSError("x")), describe="x") == "done"
+    assert retry(clock, attempts=6).call(failing(5, OSError("x"))) == "done"
     assert clock.sleeps == [1.0, 2.0, 4.0, 6.0, 6.0]
 
 
@@ -57,7 +57,7 @@ def test_the_last_error_is_raised(attempts: int) -> None:
     clock = Clock()
     error = OSError("x")
     with pytest.raises(OSError, match="x") as caught:
-        retry(clock, attempts=attempts).call(failing(attempts, error), describe="x")
+        retry(clock, attempts=attempts).call(failing(attempts, error))
     assert caught.value is error
     assert len(clock.sleeps) == attempts - 1
 
@@ -65,14 +65,14 @@ def test_the_last_error_is_raised(attempts: int) -> None:
 def test_a_permanent_error_is_not_repeated() -> None:
     clock = Clock()
     with pytest.raises(KeyError):
-        retry(clock).call(failing(1, KeyError("x")), describe="x")
+        retry(clock).call(failing(1, KeyError("x")))
     assert clock.sleeps == []
 
 
 def test_no_attempt_begins_after_the_budget() -> None:
     clock = Clock()
     with pytest.raises(OSError, match="x"):
-        retry(clock, attempts=100, budget=10.0).call(failing(100, OSError("x")), describe="x")
+        retry(clock, attempts=100, budget=10.0).call(failing(100, OSError("x")))
     assert clock.sleeps == [1.0, 2.0, 4.0]
 
 
@@ -82,7 +82,7 @@ def test_an_interrupt_passes() -> None:
 
     clock = Clock()
     with pytest.raises(KeyboardInterrupt):
-        retry(clock).call(interrupted, describe="x")
+        retry(clock).call(interrupted)
     assert clock.sleeps == []
 
 
@@ -107,13 +107,13 @@ def test_one_call_that_is_throttled_holds_all_others_back() -> None:
     clock = Clock()
     policy = throttled(clock)
     policy.brake.pull(clock.now + 7.0)
-    assert policy.call(lambda: clock.now, describe="x") == 7.5
-    assert policy.call(lambda: clock.now, describe="x") == 7.5
+    assert policy.call(lambda: clock.now) == 7.5
+    assert policy.call(lambda: clock.now) == 7.5
 
 
 def test_a_throttled_call_waits_no_longer_than_the_others() -> None:
     clock = Clock()
-    assert throttled(clock).call(failing(2, ConnectionError("slow down")), describe="x") == "done"
+    assert throttled(clock).call(failing(2, ConnectionError("slow down"))) == "done"
     # Half of 1 and of 2 seconds, each with half a second's jitter.
     assert clock.sleeps == [1.0, 1.5]
 
@@ -121,7 +121,7 @@ def test_a_throttled_call_waits_no_longer_than_the_others() -> None:
 def test_other_errors_hold_nobody_back() -> None:
     clock = Clock()
     policy = throttled(clock)
-    assert policy.call(failing(1, OSError("x")), describe="x") == "done"
+    assert policy.call(failing(1, OSError("x"))) == "done"
     assert policy.brake.wait(0.0) == 0.0
     assert clock.sleeps == [0.5]
 
@@ -136,7 +136,7 @@ def test_whoever_waits_waits_on_when_the_brake_is_pulled_again() -> None:
         if len(clock.sleeps) == 1:
             policy.brake.pull(5.0)
 
-    assert replace(policy, sleep=sleep).call(lambda: clock.now, describe="x") >= 5.0
+    assert replace(policy, sleep=sleep).call(lambda: clock.now) >= 5.0
 
 
 def test_a_request_that_takes_longer_than_the_budget_is_repeated_all_the_same() -> None:
@@ -147,7 +147,7 @@ def test_a_request_that_takes_longer_than_the_budget_is_repeated_all_the_same() 
         clock.now += 400.0
         return left()
 
-    assert retry(clock, budget=300.0).call(slow, describe="x") == "done"
+    assert retry(clock, budget=300.0).call(slow) == "done"
 
 
 def test_a_store_that_throttles_for_ever_does_not_hold_a_failed_call_beyond_its_budget() -> None:
@@ -159,5 +159,5 @@ def test_a_store_that_throttles_for_ever_does_not_hold_a_failed_call_beyond_its_
         raise OSError("x")
 
     with pytest.raises(OSError, match="x"):
-        policy.call(busy, describe="x")
+        policy.call(busy)
     assert clock.now < policy.budget

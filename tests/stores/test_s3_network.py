@@ -41,7 +41,7 @@ def test_a_part_that_stands_still_is_sent_again(seaweed_url: str, open_s3: Open)
     data = secrets.token_bytes(PART + 1)
     stalls = in_order(Fault(Kind.STALL), Fault(Kind.STALL), where=is_part)
     with fault_proxy(endpoint_of(seaweed_url), stalls) as proxy:
-        store = open_s3(seaweed_url, endpoint=proxy.endpoint, connect_timeout=1, read_timeout=1)
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint, connect_timeout=2, read_timeout=2)
         store.create(KEY, [data])
         assert store.requests["UploadPart"] >= 4
         assert fetch(store, KEY) == data
