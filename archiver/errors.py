@@ -11,7 +11,8 @@
     ├── IntegrityError           4  bytes are not what they must be
     │   ├── FormatError             malformed or truncated data
     │   ├── AuthenticityError       a missing or wrong signature
-    │   └── DecryptionError         no identity opens this
+    │   └── DecryptionError         encrypted bytes were altered
+    │       └── NoIdentityError     none of the given identities opens this
     ├── NotFoundError            5  no such backup, object, file or environment
     ├── BusyError                6  a live process or another run is in the way
     │   ├── PinGivenUpError         a pin was given up for the sake of the live server
@@ -71,7 +72,11 @@ class AuthenticityError(IntegrityError):
 
 
 class DecryptionError(IntegrityError):
-    """None of the given identities opens an encrypted file, or its bytes were altered."""
+    """An encrypted file does not open, or its bytes were altered."""
+
+
+class NoIdentityError(DecryptionError):
+    """None of the given identities is one that an encrypted file was made for."""
 
 
 class NotFoundError(ArchiverError):

@@ -3,7 +3,7 @@
 import re
 import secrets
 from datetime import UTC, datetime
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 from archiver.catalog.records import ObjectKind
 from archiver.errors import FormatError, UsageError
@@ -15,6 +15,8 @@ _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _MANIFEST_KEY = re.compile(rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json")
 _OBJECT_KEY = re.compile(rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})\.(mdb|tar|file)\.zst\.age")
+
+_VAULT_KEY = re.compile(rf"vault/({_NAME.pattern})/([0-9a-f]{{16}})/({_NAME.pattern})\.(age|kms)")
 
 
 def check_name(name: str, what: str) -> str:
@@ -110,8 +112,27 @@ def vault_prefix(source: str, vault: str = "") -> str:
     return f"{VAULTS}{source}/{vault}/" if vault else f"{VAULTS}{source}/"
 
 
-def vault_key(source: str, vault: str, operator: str) -> str:
-    return f"{vault_prefix(source, vault)}{operator}.age"
+def vault_key(source: str, vault: str, operator: str, form: str) -> str:
+    return f"{vault_prefix(source, vault)}{operator}.{form}"
+
+
+class VaultPlace(NamedTuple):
+    """Where one operator's copy of a vault's identity lies."""
+
+    source: str
+    vault: str
+    operator: str
+    form: Literal["age", "kms"]
+
+    @property
+    def key(self) -> str:
+        return vault_key(self.source, self.vault, self.operator, self.form)
+
+
+def parse_vault_key(key: str) -> VaultPlace | None:
+    """The place that ``key`` is; None for a key that is no operator's file of a vault."""
+    match = _VAULT_KEY.fullmatch(key)
+    return None if match is None else VaultPlace(match[1], match[3], match[4], "kms" if match[6] == "kms" else "age")
 
 
 def object_key(retention_class: str, source: str, object_id: str, kind: ObjectKind) -> str:

@@ -11,7 +11,7 @@ from archiver.cli.output import Output
 from archiver.errors import FormatError, UsageError
 
 if TYPE_CHECKING:
-    from archiver.crypto.recipients import X25519Recipient
+    from archiver.crypto.keys import PublicKey
 
 
 @command(
@@ -88,11 +88,11 @@ def init(
     output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
 
 
-def _recipient(text: str) -> "X25519Recipient":
-    from archiver.crypto.recipients import X25519Recipient
+def _recipient(text: str) -> "PublicKey":
+    from archiver.crypto.keys import parse_recipient
 
     try:
-        return X25519Recipient.parse(text)
+        return parse_recipient(text)
     except FormatError as error:
         raise UsageError(
             f"invalid --recipient: {error.message}", hint="Give the age1… line that archiver keys generate prints."

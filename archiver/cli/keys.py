@@ -23,12 +23,11 @@ def generate(*, output: Output, path: Path) -> None:
     from datetime import UTC, datetime
 
     from archiver.crypto.identities import write_secret_file
-    from archiver.crypto.recipients import X25519Identity
+    from archiver.crypto.keys import generate_identity, identity_file
 
-    identity = X25519Identity.generate()
+    identity = generate_identity(post_quantum=False)
     created = f"{datetime.now(UTC):%Y-%m-%dT%H:%M:%SZ}"
-    text = f"# created: {created}\n# public key: {identity.recipient}\n{identity.encode()}\n"
-    write_secret_file(path, text)
+    write_secret_file(path, identity_file(identity, created))
     output.document({"recipient": str(identity.recipient), "identity_file": str(path)})
     output.line(str(identity.recipient))
 

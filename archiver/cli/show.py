@@ -24,7 +24,7 @@ def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
     resolved = resolve_access(access)
     with resolved.open() as archive:
         found = archive.find(backup)
-        inside = describe_contents(archive, found) if resolved.identities else None
+        inside = describe_contents(archive, found) if resolved.keyring else None
     document = backup_document(found)
     if inside is not None:
         document["label"] = inside.label

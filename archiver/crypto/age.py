@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator, Sequence
 
 from archiver.buffers import Buffer, rechunk
 from archiver.crypto.header import FILE_KEY_SIZE, MAX_HEADER, Header, IncompleteHeaderError, encode_header, parse_header
+from archiver.crypto.passphrase import PassphraseRecipient
 from archiver.crypto.recipients import Identity, Recipient
 from archiver.crypto.stream import (
     CHUNK,
@@ -20,7 +21,7 @@ from archiver.crypto.stream import (
     plaintext_size,
     sealed_size,
 )
-from archiver.errors import DecryptionError, FormatError
+from archiver.errors import FormatError, NoIdentityError, UsageError
 
 MAX_HEAD = MAX_HEADER + NONCE_SIZE
 """With so many first bytes of a file, or all of a shorter one, ``AgeReader`` never needs more."""
@@ -36,6 +37,7 @@ def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient]) -> Iterator
     final chunk is sealed only after ``buffers`` ended: what ``buffers`` raises passes through, and what was yielded
     until then is never a complete file. Memory: about 3 MiB, whatever the lengths of ``buffers``.
     """
+    _check_labels(recipients)
     file_key, nonce = os.urandom(FILE_KEY_SIZE), os.urandom(NONCE_SIZE)
     header = encode_header([recipient.wrap(file_key) for recipient in recipients], file_key)
     return itertools.chain([header + nonce], _seal_payload(buffers, PayloadSealer(file_key, nonce)))
@@ -45,8 +47,8 @@ def unseal(buffers: Iterable[Buffer], identities: Sequence[Identity]) -> Iterato
     """The plaintext of the age file ``buffers``; every buffer that it yields is new and was authenticated.
 
     The plaintext is complete only when the iterator ends without an error. Raises ``FormatError`` for a malformed or
-    truncated file and ``DecryptionError`` when no identity opens it, its bytes were altered, or it was cut or extended
-    at a chunk's end.
+    truncated file, ``NoIdentityError`` when no identity opens it, and ``DecryptionError`` when its bytes were altered,
+    or it was cut or extended at a chunk's end.
     """
     source = iter(buffers)
     opener, sealed = _open_head(source, identities)
@@ -79,7 +81,7 @@ class AgeReader:
 
     ``head`` is the first bytes of the file, ``size`` the length of all of it. Raises ``IncompleteHeaderError`` when
     ``head`` is too short to hold header and nonce, never when it has ``MAX_HEAD`` bytes; ``FormatError`` for a
-    malformed header or an impossible size; ``DecryptionError`` when no identity opens it. May be used from several
+    malformed header or an impossible size; ``NoIdentityError`` when no identity opens it. May be used from several
     threads.
 
     ``size`` is authenticated by the last chunk: once a range that ends with the plaintext has opened, it is proven.
@@ -133,6 +135,17 @@ class AgeReader:
         if not length:
             return first, first + (self.plaintext_size == 0)
         return first, (start + length - 1) // CHUNK + 1
+
+
+def _check_labels(recipients: Sequence[Recipient]) -> None:
+    """Refuse what would make a file weaker than one of its recipients is."""
+    labels = {recipient.label for recipient in recipients}
+    if len(labels) > 1 or (len(recipients) > 1 and PassphraseRecipient.label in labels):
+        kinds = " and ".join(sorted(label or "x25519" for label in labels))
+        raise UsageError(
+            f"an encrypted file cannot have {len(recipients)} recipients of the kinds {kinds}",
+            hint="Encrypt one file for each of them.",
+        )
 
 
 def _seal_payload(buffers: Iterable[Buffer], sealer: PayloadSealer) -> Iterator[Buffer]:
@@ -192,7 +205,7 @@ def _unwrap(header: Header, identities: Sequence[Identity]) -> bytes:
             file_key = identity.unwrap(stanza)
             if file_key is not None:
                 return file_key
-    raise DecryptionError(
+    raise NoIdentityError(
         f"none of {len(identities)} identities opens an encrypted file for {len(header.stanzas)} recipients",
         hint="Give the identity that belongs to one of the recipients that the file was encrypted to.",
     )

@@ -8,8 +8,8 @@ import re
 from dataclasses import dataclass
 from datetime import datetime
 
+from archiver.crypto.keys import PublicKey, SecretKey, parse_recipient
 from archiver.crypto.minisign import VerifyKey
-from archiver.crypto.recipients import X25519Identity, X25519Recipient
 from archiver.errors import FormatError, UsageError
 
 _FIELD = re.compile(r"# (destination|source|vault|verify-key|created):(.*)")
@@ -41,10 +41,10 @@ class RecoveryCard:
 
     destination: str
     source: str
-    vault_recipient: X25519Recipient
+    vault_recipient: PublicKey
     verify_key: VerifyKey
     created: datetime
-    identity: X25519Identity | None
+    identity: SecretKey | None
 
     def render(self) -> str:
         """The card's text; raises ``UsageError`` when destination or source is not one printable line."""
@@ -75,7 +75,7 @@ class CardValues:
 
     destination: str | None = None
     source: str | None = None
-    vault_recipient: X25519Recipient | None = None
+    vault_recipient: PublicKey | None = None
     verify_key: VerifyKey | None = None
     created: datetime | None = None
 
@@ -111,7 +111,7 @@ def _parse_values(values: dict[str, str]) -> CardValues:
     return CardValues(
         destination=values.get("destination"),
         source=values.get("source"),
-        vault_recipient=None if vault is None else X25519Recipient.parse(vault),
+        vault_recipient=None if vault is None else parse_recipient(vault),
         verify_key=None if key is None else VerifyKey.parse(key),
         created=None if created is None else _parse_time(created),
     )

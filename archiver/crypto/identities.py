@@ -7,7 +7,7 @@ a line of such a file.
 import os
 from pathlib import Path
 
-from archiver.crypto.recipients import Identity, X25519Identity
+from archiver.crypto.keys import SecretKey, parse_identity
 from archiver.errors import AlreadyExistsError, ArchiverError, FormatError, UsageError
 from archiver.filesystem import sync_directory
 
@@ -15,19 +15,19 @@ MAX_IDENTITY_FILE = 1 << 20
 """Bytes; more is no identity file, and is not read into memory."""
 
 
-def parse_identities(text: str, name: str) -> list[Identity]:
+def parse_identities(text: str, name: str) -> list[SecretKey]:
     """The identities in an age identity file; ``name`` says in messages which file it is.
 
     Blank lines and white space around a line, such as the line ends of other systems, do not matter. Raises
     ``FormatError`` naming the line for anything that is no identity, and for a file without one.
     """
-    identities: list[Identity] = []
+    identities: list[SecretKey] = []
     for number, line in enumerate(text.split("\n"), start=1):
         entry = line.strip()
         if not entry or entry.startswith("#"):
             continue
         try:
-            identities.append(X25519Identity.parse(entry))
+            identities.append(parse_identity(entry))
         except FormatError as error:
             raise FormatError(
                 f"line {number} of {name} is not an age identity: {error.message}",
@@ -41,7 +41,7 @@ def parse_identities(text: str, name: str) -> list[Identity]:
     return identities
 
 
-def read_identity_file(path: Path) -> list[Identity]:
+def read_identity_file(path: Path) -> list[SecretKey]:
     """The identities in the file at ``path``, wherever it lies and whatever its mode.
 
     Raises ``UsageError`` when it cannot be read or is no identity file.

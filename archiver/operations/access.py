@@ -13,6 +13,8 @@ from archiver.crypto.card import CardValues, parse_card
 from archiver.crypto.identities import read_identity_file, read_secret_file
 from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.recipients import Identity
+from archiver.crypto.trust import TrustedKey
+from archiver.crypto.vault import Keyring
 from archiver.errors import FormatError, UsageError
 from archiver.operations.archive import Archive
 from archiver.stores.destination import Destination, open_store, parse_destination
@@ -38,8 +40,8 @@ class Access:
 
     destination: Destination
     source: str
-    trusted: tuple[VerifyKey, ...] | None
-    identities: Sequence[Identity]
+    trusted: tuple[TrustedKey, ...] | None
+    keyring: Keyring
     tuning: Tuning
     config: Config | None
     """None when the destination came from the recovery card or the command line."""
@@ -48,7 +50,7 @@ class Access:
     def open(self) -> Iterator[Archive]:
         """The archive, its store closed at the end."""
         with closing(open_store(self.destination)) as store:
-            yield Archive(store, self.source, self.trusted, self.identities, workers=self.tuning.workers)
+            yield Archive(store, self.source, self.trusted, self.keyring, workers=self.tuning.workers)
 
 
 def resolve_access(options: AccessOptions) -> Access:
@@ -75,7 +77,7 @@ def resolve_access(options: AccessOptions) -> Access:
         destination=destination,
         source=source,
         trusted=_trusted(options, card.verify_key if card is not None else None, config),
-        identities=_identities(options.identity, text or "", card),
+        keyring=Keyring(_identities(options.identity, text or "", card)),
         tuning=Tuning() if config is None else config.tuning,
         config=config,
     )
@@ -89,19 +91,19 @@ def _source(given: str | None, on_card: str | None, config: Config | None) -> st
     return given or on_card or ""
 
 
-def _trusted(options: AccessOptions, on_card: VerifyKey | None, config: Config | None) -> tuple[VerifyKey, ...] | None:
+def _trusted(options: AccessOptions, on_card: VerifyKey | None, config: Config | None) -> tuple[TrustedKey, ...] | None:
     if options.trust_unsigned:
         return None
     texts = options.verify_keys or (config.trusted if config is not None else ())
     if not options.verify_keys and on_card is not None:
-        return (on_card,)
+        return (TrustedKey(on_card),)
     if not texts:
         raise UsageError(
             "no key to verify backups with",
             hint="Give --verify-key RW…, or --trust-unsigned to restore without knowing who wrote the backup.",
         )
     try:
-        return tuple(VerifyKey.parse(text) for text in texts)
+        return tuple(TrustedKey(VerifyKey.parse(text)) for text in texts)
     except FormatError as error:
         raise UsageError(f"invalid verification key: {error.message}", hint=error.hint) from None
 
@@ -113,7 +115,7 @@ def _card(text: str, name: str) -> CardValues:
         raise UsageError(error.message, hint=error.hint) from None
 
 
-def _identities(path: Path | None, text: str, card: CardValues | None) -> list[Identity]:
+def _identities(path: Path | None, text: str, card: CardValues | None) -> Sequence[Identity]:
     """The identities in a file. A card whose key is held elsewhere has none, and is good for list and verify."""
     if path is None or (card is not None and card.destination is not None and _KEY_PREFIX not in text.upper()):
         return []

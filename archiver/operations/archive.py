@@ -17,29 +17,29 @@ from archiver.catalog.names import (
     backups_prefix,
     check_object_key,
     parse_manifest_key,
-    vault_prefix,
 )
 from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
 from archiver.crypto.age import unseal
-from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.recipients import Identity
-from archiver.crypto.vault import MAX_VAULT_FILE, open_vault
+from archiver.crypto.trust import TrustedKey, check_signature
+from archiver.crypto.vault import Keyring
 from archiver.errors import (
     ArchiverError,
     AuthenticityError,
-    DecryptionError,
     FormatError,
     IntegrityError,
     NotFoundError,
     UsageError,
 )
 from archiver.operations.objects import ObjectReader, naming
+from archiver.operations.vaults import read_small, unlock_vault, vault_places
 from archiver.parallel import ordered_map
 from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
 
 _DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
+NO_KEYS = Keyring()
 _HELD = 16 * 1024 * 1024
 """Stored bytes of a list up to which it is held in memory until its hash is proven."""
 _READERS = 8
@@ -70,22 +70,22 @@ class Archive:
     """Reads the backups of one ``source`` in ``store``.
 
     ``trusted`` are the keys that manifests may be signed by; None means that the operator gave ``--trust-unsigned``.
-    ``identities`` are the operator's: they open vaults, and vaults open objects.
+    ``keyring`` is the operator's: it opens vaults, and vaults open objects.
     """
 
     def __init__(
         self,
         store: Store,
         source: str,
-        trusted: Sequence[VerifyKey] | None,
-        identities: Sequence[Identity] = (),
+        trusted: Sequence[TrustedKey] | None,
+        keyring: Keyring = NO_KEYS,
         *,
         workers: int = 2,
     ) -> None:
         self.store = store
         self.source = source
         self._trusted = trusted
-        self._identities = identities
+        self._keyring = keyring
         self._workers = workers
         self._vaults: dict[str, Identity] = {}
 
@@ -170,7 +170,7 @@ class Archive:
 
     def load(self, place: BackupPlace) -> Backup:
         """Read one manifest and check its signature and that it belongs where it lies."""
-        data = self._small(place.manifest, MAX_MANIFEST)
+        data = read_small(self.store, place.manifest, MAX_MANIFEST)
         verdict = "unchecked"
         if self._trusted is not None:
             self._check_signature(place, data)
@@ -186,25 +186,16 @@ class Archive:
 
     def _check_signature(self, place: BackupPlace, data: bytes) -> None:
         try:
-            signature = self._small(place.signature, MAX_MANIFEST).decode("ascii", "replace")
+            signature = read_small(self.store, place.signature, MAX_MANIFEST).decode("ascii", "replace")
         except NotFoundError:
             raise AuthenticityError(
                 f"{place.manifest} has no signature",
                 hint="Restore another backup, or give --trust-unsigned if you know why it is missing.",
             ) from None
-        errors = []
-        for key in self._trusted or ():
-            try:
-                key.verify(data, signature)
-            except AuthenticityError as error:
-                errors.append(error)
-            else:
-                return
-        if not errors:
-            raise AuthenticityError(
-                f"no key to verify {place.manifest} with", hint="Give --verify-key RW… or --trust-unsigned."
-            )
-        raise AuthenticityError(f"{place.manifest}: {errors[0].message}", hint=errors[0].hint)
+        try:
+            check_signature(data, signature, self._trusted or ())
+        except AuthenticityError as error:
+            raise AuthenticityError(f"{place.manifest}: {error.message}", hint=error.hint) from None
 
     def objects(self, backup: Backup) -> dict[str, ObjectRecord]:
         """The objects list: what the backup needs, by object id."""
@@ -259,46 +250,11 @@ class Archive:
         Anybody can seal an identity to an operator, so it counts only if its recipient is the one in the manifest.
         """
         if vault.recipient not in self._vaults:
-            self._vaults[vault.recipient] = self._open_vault(vault)
+            places = vault_places(self.store, self.source, vault.id)
+            if not places:
+                raise NotFoundError(f"{self.store.url} holds no key file of vault {vault.id} of source {self.source!r}")
+            self._vaults[vault.recipient] = unlock_vault(self.store, places, self._keyring, vault.recipient).identity
         return self._vaults[vault.recipient]
-
-    def _open_vault(self, vault: Vault) -> Identity:
-        files = list(self.store.list(vault_prefix(self.source, vault.id)))
-        if not self._identities:
-            raise UsageError(
-                f"vault {vault.id} of {self.source!r} needs an operator's identity",
-                hint="Give --identity with the recovery card or an age identity file.",
-            )
-        if not files:
-            raise NotFoundError(f"{self.store.url} holds no key file of vault {vault.id} of source {self.source!r}")
-        damaged: IntegrityError | None = None
-        for file in files:
-            # Whatever is wrong with one operator's file, another's may still open the vault.
-            try:
-                identity = open_vault(self._small(file.key, MAX_VAULT_FILE), self._identities)
-                if str(identity.recipient) == vault.recipient:
-                    return identity
-                damaged = IntegrityError(f"{file.key} holds the identity of another vault")
-            except DecryptionError:
-                continue
-            except FormatError as error:
-                damaged = FormatError(f"{file.key}: {error.message}", hint=error.hint)
-        if damaged is not None:
-            raise damaged
-        operators = ", ".join(file.key.rsplit("/", 1)[-1] for file in files)
-        raise DecryptionError(
-            f"none of the given identities opens vault {vault.id} of {self.source!r} (it is sealed to: {operators})",
-            hint="Give --identity with the recovery card or the identity file of one of these operators.",
-        )
-
-    def _small(self, key: str, limit: int) -> bytes:
-        """All of a small file; a larger one is refused, whatever the store says of its size."""
-        data = bytearray()
-        for buffer in self.store.read(key):
-            data += buffer
-            if len(data) > limit:
-                raise FormatError(f"{key} has more than {limit} bytes")
-        return bytes(data)
 
     def _proven(self, key: str, digest: Digest) -> Iterator[Buffer]:
         """The bytes of a list. One of usual size is proven before the first of them is looked at, a larger one at the

@@ -33,8 +33,10 @@ from archiver.catalog.records import (
     ObjectRecord,
 )
 from archiver.config import PinLimits, RetentionClass, Tuning
+from archiver.crypto.keys import PublicKey
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Recipient, vault_id
+from archiver.crypto.recipients import vault_id
+from archiver.crypto.trust import TrustedKey
 from archiver.environment.copying import copy_stream
 from archiver.environment.external import remove_leftovers
 from archiver.environment.snapshot import Snapshot
@@ -65,7 +67,7 @@ class BackupRequest:
     source: Source
     retention_class: str
     retention: RetentionClass
-    vault: X25519Recipient
+    vault: PublicKey
     signing_key: SigningKey
     state_directory: Path
     """Of this source: its lock lies here, and the journal of what it has open in the store."""
@@ -114,7 +116,7 @@ def _check_vault(store: Store, request: BackupRequest) -> None:
 
 def _previous(store: Store, request: BackupRequest, reporter: Reporter) -> Backup | None:
     """The newest backup that this host's own key has signed. One that anybody else planted must not stop the run."""
-    archive = Archive(store, request.source.name, [request.signing_key.verify_key])
+    archive = Archive(store, request.source.name, [TrustedKey(request.signing_key.verify_key)])
     for place in archive.places():
         try:
             return archive.load(place)

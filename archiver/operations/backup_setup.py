@@ -9,8 +9,8 @@ from pathlib import Path
 from archiver.catalog.names import check_class
 from archiver.config import Config, PinLimits, SourceConfig
 from archiver.crypto.identities import read_secret_file
+from archiver.crypto.keys import parse_recipient
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Recipient
 from archiver.environment.inspection import inspect
 from archiver.environment.messages import Declared, Method
 from archiver.errors import ArchiverError, ConfigError, FormatError, UsageError
@@ -92,7 +92,7 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
     if config.signing_key is None:
         raise ConfigError(f"{config.path} names no signing key", hint="Run archiver init, or set signing.key.")
     try:
-        vault = X25519Recipient.parse(source.vault)
+        vault = parse_recipient(source.vault)
     except FormatError as error:
         raise ConfigError(f"{config.path}: source.{source.name}.vault: {error.message}", hint=error.hint) from None
     try:

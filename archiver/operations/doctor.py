@@ -8,8 +8,9 @@ from contextlib import closing
 from archiver.catalog.names import vault_prefix
 from archiver.config import Config, SourceConfig
 from archiver.crypto.identities import read_secret_file
+from archiver.crypto.keys import parse_recipient
 from archiver.crypto.minisign import SigningKey, VerifyKey
-from archiver.crypto.recipients import X25519Recipient, vault_id
+from archiver.crypto.recipients import vault_id
 from archiver.errors import ArchiverError
 from archiver.operations.doctor_destination import directory_findings, examine_bucket, reach
 from archiver.operations.doctor_environment import examine_environment
@@ -74,7 +75,7 @@ def _state(config: Config) -> Iterator[Finding]:
 def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:
     subject = f"vault of {source.name}"
     try:
-        vault = vault_id(str(X25519Recipient.parse(source.vault)))
+        vault = vault_id(str(parse_recipient(source.vault)))
         files = [item.key for item in store.list(vault_prefix(source.name, vault))]
     except ArchiverError as error:
         yield Finding.of(subject, error)

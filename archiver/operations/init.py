@@ -11,8 +11,9 @@ from archiver.catalog.names import check_name, vault_key, vault_prefix
 from archiver.config import Config, load_config, parse_config
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.identities import read_secret_file, write_secret_file
+from archiver.crypto.keys import PublicKey, SecretKey, generate_identity
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Identity, X25519Recipient, vault_id
+from archiver.crypto.recipients import vault_id
 from archiver.crypto.vault import create_vault, seal_vault
 from archiver.errors import AlreadyExistsError, ConfigError, NotFoundError
 from archiver.filesystem import sync_directory
@@ -30,7 +31,7 @@ class InitRequest:
     source: str
     operator: str
     card: Path
-    recipient: X25519Recipient | None = None
+    recipient: PublicKey | None = None
     environments: Mapping[str, Path] | None = None
     media: Path | None = None
     ucotron_config: Path | None = None
@@ -75,10 +76,10 @@ def init(request: InitRequest) -> InitResult:
         text = _config_text(request, existing, signing_path, card)
         write_secret_file(request.card, card.render())
         made.append(request.card)
-        key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator)
+        key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator, "age")
         with closing(open_store(destination)) as store:
             _refuse_existing(store, request.source)
-            store.create(key, [seal_vault(vault, recipient)])
+            store.create(key, [seal_vault(vault, recipient, request.source)])
         _write_config(request.config, text)
     except BaseException:
         for path in made:
@@ -89,11 +90,11 @@ def init(request: InitRequest) -> InitResult:
     )
 
 
-def _operator(request: InitRequest) -> tuple[X25519Identity | None, X25519Recipient]:
+def _operator(request: InitRequest) -> tuple[SecretKey | None, PublicKey]:
     """The operator's recipient, and the identity if it is made here and now."""
     if request.recipient is not None:
         return None, request.recipient
-    identity = X25519Identity.generate()
+    identity = generate_identity(post_quantum=False)
     return identity, identity.recipient
 
 

@@ -38,7 +38,7 @@ def test_every_key_is_the_one_of_the_format() -> None:
     assert PLACE.placement == f"daily/data/ucotron-prod/{BACKUP}.placement.jsonl.zst"
     assert PLACE.started == f"daily/data/ucotron-prod/{BACKUP}.started"
     assert object_key("daily", "ucotron-prod", OBJECT, "tar") == f"daily/data/ucotron-prod/{OBJECT}.tar.zst.age"
-    assert vault_key("ucotron-prod", "0011223344556677", "ada") == "vault/ucotron-prod/0011223344556677/ada.age"
+    assert vault_key("ucotron-prod", "0011223344556677", "ada", "age") == "vault/ucotron-prod/0011223344556677/ada.age"
     assert vault_prefix("ucotron-prod") == "vault/ucotron-prod/"
     assert vault_prefix("ucotron-prod", "0011223344556677") == "vault/ucotron-prod/0011223344556677/"
 

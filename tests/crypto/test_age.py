@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from archiver.buffers import Buffer
 from archiver.crypto.age import MAX_HEAD, seal, seal_bytes, unseal, unseal_bytes
 from archiver.crypto.header import FILE_KEY_SIZE, Stanza, encode_header, parse_header
-from archiver.crypto.recipients import X25519Identity, X25519Recipient
 from archiver.crypto.stream import CHUNK, NONCE_SIZE, SEALED_CHUNK, PayloadSealer, sealed_size
+from archiver.crypto.x25519 import X25519Identity, X25519Recipient
 from archiver.errors import DecryptionError, FormatError, IntegrityError, SourceError, UsageError
 
 IDENTITY = X25519Identity.generate()

@@ -9,7 +9,7 @@ import pytest
 
 from archiver.crypto.age import AgeReader, seal, seal_bytes, unseal, unseal_bytes
 from archiver.crypto.identities import read_identity_file
-from archiver.crypto.recipients import X25519Identity
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import DecryptionError
 
 SIZES = [0, 1, 65535, 65536, 65537, 3 * 65536, 200_001]

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from archiver.crypto.age import MAX_HEAD, AgeReader, seal_bytes
 from archiver.crypto.header import IncompleteHeaderError, parse_header
-from archiver.crypto.recipients import X25519Identity
 from archiver.crypto.stream import CHUNK, NONCE_SIZE, SEALED_CHUNK
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import DecryptionError, FormatError
 
 IDENTITY = X25519Identity.generate()

@@ -13,7 +13,7 @@ from archiver.crypto.age import seal_bytes
 from archiver.crypto.card import CardValues, RecoveryCard, parse_card
 from archiver.crypto.identities import parse_identities
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Identity
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import FormatError, UsageError
 
 OPERATOR = X25519Identity.generate()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from archiver.crypto.identities import MAX_IDENTITY_FILE, parse_identities, read_identity_file, write_secret_file
-from archiver.crypto.recipients import X25519Identity
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import AlreadyExistsError, ArchiverError, FormatError, UsageError
 
 FIRST, SECOND = X25519Identity.generate(), X25519Identity.generate()

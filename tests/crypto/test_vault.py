@@ -7,25 +7,32 @@ import pytest
 
 from archiver.crypto.age import seal_bytes
 from archiver.crypto.identities import write_secret_file
-from archiver.crypto.recipients import X25519Identity, vault_id
-from archiver.crypto.vault import MAX_VAULT_FILE, create_vault, open_vault, seal_vault
+from archiver.crypto.keys import SecretKey
+from archiver.crypto.recipients import Identity, vault_id
+from archiver.crypto.vault import MAX_VAULT_FILE, Keyring, create_vault, open_vault, seal_vault
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import DecryptionError, FormatError
 
+SOURCE = "prod"
 OPERATOR = X25519Identity.generate()
+
+
+def opened(data: bytes, *identities: Identity) -> SecretKey:
+    return open_vault(data, "age", Keyring(identities), SOURCE, "0011223344556677")
 
 
 def test_the_operator_opens_the_vault_and_no_one_else() -> None:
     vault = create_vault()
-    sealed = seal_vault(vault, OPERATOR.recipient)
-    assert open_vault(sealed, [X25519Identity.generate(), OPERATOR]).encode() == vault.encode()
+    sealed = seal_vault(vault, OPERATOR.recipient, SOURCE)
+    assert opened(sealed, X25519Identity.generate(), OPERATOR).encode() == vault.encode()
     with pytest.raises(DecryptionError):
-        open_vault(sealed, [X25519Identity.generate()])
+        opened(sealed, X25519Identity.generate())
 
 
 def test_age_twice_opens_an_object(tmp_path: Path) -> None:
     vault = create_vault()
     write_secret_file(tmp_path / "operator.txt", OPERATOR.encode() + "\n")
-    (tmp_path / "vault.age").write_bytes(seal_vault(vault, OPERATOR.recipient))
+    (tmp_path / "vault.age").write_bytes(seal_vault(vault, OPERATOR.recipient, SOURCE))
     (tmp_path / "object.age").write_bytes(seal_bytes(b"an object", [vault.recipient]))
     script = "set -e; age -d -i operator.txt vault.age > vault.txt; age -d -i vault.txt object.age"
     opened = subprocess.run(["sh", "-c", script], cwd=tmp_path, capture_output=True, check=True)
@@ -48,4 +55,4 @@ def test_age_twice_opens_an_object(tmp_path: Path) -> None:
 )
 def test_refuses_what_is_no_vault_identity(text: bytes, reason: str) -> None:
     with pytest.raises(FormatError, match=reason):
-        open_vault(seal_bytes(text, [OPERATOR.recipient]), [OPERATOR])
+        opened(seal_bytes(text, [OPERATOR.recipient]), OPERATOR)

@@ -4,7 +4,7 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import Digest, Manifest, Totals, Vault, encode_manifest
@@ -19,9 +19,12 @@ from archiver.catalog.records import (
     PlacementRecord,
 )
 from archiver.config import Tuning
-from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import Recipient, X25519Identity, vault_id
-from archiver.crypto.vault import seal_vault
+from archiver.crypto.keys import PublicKey
+from archiver.crypto.minisign import SigningKey, VerifyKey
+from archiver.crypto.recipients import Identity, vault_id
+from archiver.crypto.trust import TrustedKey
+from archiver.crypto.vault import Keyring, seal_vault
+from archiver.crypto.x25519 import X25519Identity
 from archiver.operations.archive import Archive
 from archiver.operations.objects import Written, write_object
 from archiver.stores.memory import MemoryStore
@@ -78,16 +81,22 @@ class Site:
         """The vault as manifests name it."""
         return Vault(id=self.vault_id, recipient=str(self.vault.recipient))
 
-    def put_vault(self, operator: str, recipient: Recipient) -> str:
+    def put_vault(self, operator: str, recipient: PublicKey) -> str:
         """Seal the vault to one more operator; the file's key."""
-        key = vault_key(SOURCE, self.vault_id, operator)
-        self.store.create(key, [seal_vault(self.vault, recipient)])
+        key = vault_key(SOURCE, self.vault_id, operator, "age")
+        self.store.create(key, [seal_vault(self.vault, recipient, SOURCE)])
         return key
 
-    def archive(self, **changes: Any) -> Archive:
+    def archive(
+        self,
+        *,
+        trusted: Sequence[VerifyKey] | Literal["own"] | None = "own",
+        identities: Sequence[Identity] | None = None,
+    ) -> Archive:
         """The archive as an operator with the right keys opens it."""
-        options: dict[str, Any] = {"trusted": [self.signing_key.verify_key], "identities": [self.operator]}
-        return Archive(self.store, SOURCE, **{**options, **changes})
+        believed = [self.signing_key.verify_key] if trusted == "own" else trusted
+        keys = None if believed is None else [TrustedKey(key) for key in believed]
+        return Archive(self.store, SOURCE, keys, Keyring([self.operator] if identities is None else identities))
 
     def put_object(self, plaintext: bytes, tuning: Tuning = TUNING) -> ObjectRecord:
         """Store one object in the class ``daily``."""

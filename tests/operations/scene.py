@@ -112,7 +112,7 @@ class Scene:
     def archive(self, store: Store) -> Archive:
         """What a restore reads, from ``store`` instead of the destination."""
         access = resolve_access(AccessOptions(identity=self.card))
-        return Archive(store, access.source, access.trusted, access.identities)
+        return Archive(store, access.source, access.trusted, access.keyring)
 
     def partial_files(self) -> list[Path]:
         """Temporary files that are left in the destination."""

@@ -13,8 +13,8 @@ from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manife
 from archiver.catalog.names import BackupPlace, vault_key
 from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Identity
 from archiver.crypto.vault import seal_vault
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
 from archiver.operations.archive import Backup, Unreadable, parse_time
 from archiver.operations.objects import write_object
@@ -323,11 +323,11 @@ def test_a_missing_vault_is_named(site: Site) -> None:
 
 def attackers_vault(site: Site) -> bytes:
     """Anybody can seal a vault of his own to the operator: the recipient is public."""
-    return seal_vault(X25519Identity.generate(), site.operator.recipient)
+    return seal_vault(X25519Identity.generate(), site.operator.recipient, SOURCE)
 
 
 def test_a_vault_that_was_swapped_for_an_attackers_is_refused(site: Site) -> None:
-    site.store.overwrite(vault_key(SOURCE, site.vault_id, "ada"), attackers_vault(site))
+    site.store.overwrite(vault_key(SOURCE, site.vault_id, "ada", "age"), attackers_vault(site))
     with pytest.raises(IntegrityError, match=r"ada\.age holds the identity of another vault"):
         site.archive().unlock(site.manifest_vault)
 
@@ -335,10 +335,10 @@ def test_a_vault_that_was_swapped_for_an_attackers_is_refused(site: Site) -> Non
 @pytest.mark.parametrize("planted", ["attacker", "garbage", "empty", "huge"])
 def test_a_bad_file_beside_a_good_one_does_not_lock_the_vault(site: Site, planted: str) -> None:
     files = {"attacker": attackers_vault(site), "garbage": b"garbage", "empty": b"", "huge": bytes(100_000)}
-    site.store.create(vault_key(SOURCE, site.vault_id, "aaa"), [files[planted]])
+    site.store.create(vault_key(SOURCE, site.vault_id, "aaa", "age"), [files[planted]])
     assert opened(site).encode() == site.vault.encode()
     with pytest.raises(IntegrityError, match=r"aaa\.age"):
-        site.store.remove(vault_key(SOURCE, site.vault_id, "ada"))
+        site.store.remove(vault_key(SOURCE, site.vault_id, "ada", "age"))
         site.archive().unlock(site.manifest_vault)
 
 

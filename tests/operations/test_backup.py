@@ -14,7 +14,7 @@ from archiver.buffers import Buffer
 from archiver.catalog.names import check_class
 from archiver.config import PinLimits, RetentionClass, Tuning, load_config
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Recipient
+from archiver.crypto.x25519 import X25519Recipient
 from archiver.errors import StorageError
 from archiver.operations.backup import BackupRequest, backup
 from archiver.operations.run_lock import run_lock

@@ -15,8 +15,8 @@ from archiver.catalog.records import ObjectRecord
 from archiver.config import Tuning
 from archiver.crypto.age import seal_bytes
 from archiver.crypto.header import Stanza
-from archiver.crypto.recipients import X25519Identity
 from archiver.crypto.stream import CHUNK
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import (
     AlreadyExistsError,
     DecryptionError,
@@ -266,6 +266,8 @@ def test_nothing_is_created_when_the_source_fails(site: Site, after: int, error:
 
 def test_nothing_is_read_for_a_recipient_that_cannot_be_used(site: Site) -> None:
     class Unusable:
+        label = ""
+
         def wrap(self, file_key: bytes) -> Stanza:  # noqa: ARG002 - the protocol's signature
             raise UsageError("no")
 

@@ -17,8 +17,9 @@ from archiver.catalog.names import vault_key
 from archiver.config import PinLimits, RetentionClass, Tuning
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Identity, vault_id
+from archiver.crypto.recipients import vault_id
 from archiver.crypto.vault import seal_vault
+from archiver.crypto.x25519 import X25519Identity
 from archiver.operations import backup as backup_module
 from archiver.operations.backup import BackupRequest
 from archiver.operations.sources import Source
@@ -59,8 +60,8 @@ def make_destination() -> None:
     VAULT.write_text(f"# {_WARNING}\n{vault.encode()}\n", "utf-8")
     SIGNING_KEY.write_text(f"untrusted comment: {_WARNING}\n{signer.encode().splitlines()[1]}\n", "utf-8")
     store = LocalStore(DESTINATION, Journal(None))
-    key = vault_key(SOURCE, vault_id(str(vault.recipient)), "alice")
-    store.create(key, [seal_vault(vault, operator.recipient)])
+    key = vault_key(SOURCE, vault_id(str(vault.recipient)), "alice", "age")
+    store.create(key, [seal_vault(vault, operator.recipient, SOURCE)])
     with tempfile.TemporaryDirectory() as directory:
         data = Path(directory)
         write_data(data)

@@ -10,10 +10,10 @@ from blake3 import blake3
 from archiver.crypto.age import seal_bytes, unseal_bytes
 from archiver.crypto.identities import read_identity_file
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.recipients import X25519Identity, X25519Recipient
 from archiver.crypto.vault import seal_vault
+from archiver.crypto.x25519 import X25519Identity, X25519Recipient
 from archiver.stages.frames import compress, decompress
-from tests.vectors.destination import CARD, SIGNING_KEY, VAULT
+from tests.vectors.destination import CARD, SIGNING_KEY, SOURCE, VAULT
 
 Files = dict[str, bytes]
 
@@ -139,7 +139,7 @@ def hide_vault(files: Files) -> None:
     operator = read_identity_file(CARD)[0]
     assert isinstance(operator, X25519Identity)
     assert isinstance(operator.recipient, X25519Recipient)
-    files[find(files, r"^vault/")] = seal_vault(X25519Identity.generate(), operator.recipient)
+    files[find(files, r"^vault/")] = seal_vault(X25519Identity.generate(), operator.recipient, SOURCE)
 
 
 def cut_contents(files: Files) -> None:

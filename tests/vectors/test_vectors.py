@@ -12,6 +12,8 @@ from archiver import errors
 from archiver.catalog.records import CONSISTENCIES
 from archiver.crypto.card import parse_card
 from archiver.crypto.identities import read_identity_file
+from archiver.crypto.trust import TrustedKey
+from archiver.crypto.vault import Keyring
 from archiver.operations.archive import Archive
 from archiver.operations.backup import weakest
 from archiver.operations.restore import restore
@@ -32,7 +34,7 @@ VARIANT_FILES = sorted(VARIANT_DIRECTORY.glob("*.json"))
 def open_archive(root: Path) -> Archive:
     key = parse_card(CARD.read_text("utf-8"), "the card").verify_key
     assert key is not None
-    return Archive(LocalStore(root, Journal(None)), SOURCE, [key], read_identity_file(CARD))
+    return Archive(LocalStore(root, Journal(None)), SOURCE, [TrustedKey(key)], Keyring(read_identity_file(CARD)))
 
 
 def altered_destination(directory: Path, files: dict[str, str | None]) -> Path:

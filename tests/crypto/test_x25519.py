@@ -10,7 +10,8 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 
 from archiver.crypto import bech32
 from archiver.crypto.header import Stanza, derive_key, encode_base64
-from archiver.crypto.recipients import X25519Identity, X25519Recipient, vault_id
+from archiver.crypto.recipients import vault_id
+from archiver.crypto.x25519 import X25519Identity, X25519Recipient
 from archiver.errors import FormatError, UsageError
 
 FILE_KEY = bytes(range(16))
