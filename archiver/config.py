@@ -9,13 +9,18 @@ import re
 import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from datetime import datetime
 from pathlib import Path
 
 from archiver.errors import ConfigError
 from archiver.tables import Origin, Table
 
 DEFAULT_PATHS = (Path("archiver.toml"), Path("/etc/archiver/archiver.toml"))
-_RECIPIENT = re.compile(r"age1[a-z0-9]+")
+_RECIPIENT = re.compile(r"age1[a-z0-9]{1,4096}")
+_KMS_KEY = re.compile(r"arn:aws(-[a-z]+)*:kms:[a-z0-9-]{1,40}:[0-9]{12}:(key|alias)/[A-Za-z0-9/_-]{1,256}")
+PASSPHRASE = "passphrase"  # noqa: S105 - the word, not one
+"""What stands for an operator who has a passphrase: that itself is written nowhere."""
+_MAX_OPERATORS = 64
 _MEDIA = "media"
 DEFAULT_KEEP = 35
 DEFAULT_LEASE = 7
@@ -46,6 +51,9 @@ class SourceConfig:
     """The paths are those of a filesystem snapshot, which nothing writes to."""
     external: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     """By name of an environment: the program and its arguments that write a copy of it to standard output."""
+    operators: Mapping[str, str] = field(default_factory=dict)
+    """By name of an operator, what the vault is sealed to: a recipient, the ARN of a KMS key, or ``PASSPHRASE``. Empty
+    where nothing is said of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,6 +90,9 @@ class Config:
     classes: Mapping[str, RetentionClass]
     signing_key: Path | None
     trusted: tuple[str, ...]
+    """minisign public keys whose signatures are believed."""
+    revoked: Mapping[str, datetime]
+    """Those of ``trusted`` that are believed no longer, and since when (UTC)."""
     state_directory: Path
     pin: PinLimits
     tuning: Tuning
@@ -148,6 +159,7 @@ def parse_config(text: str, path: Path) -> Config:
     sources = root.table("source")
     classes = root.table("class")
     signing_key = signing.optional("key", str)
+    trusted = tuple(signing.strings("trusted"))
     config = Config(
         path=path,
         destination=destination.required("url", str),
@@ -155,7 +167,8 @@ def parse_config(text: str, path: Path) -> Config:
         sources={name: _source(name, sources.table(name)) for name in sources.names()},
         classes={"daily": RetentionClass()} | {name: _retention_class(classes.table(name)) for name in classes.names()},
         signing_key=None if signing_key is None else _resolve(path, signing_key),
-        trusted=tuple(signing.strings("trusted")),
+        trusted=trusted,
+        revoked=_revoked(signing.table("revoked"), trusted),
         state_directory=_resolve(path, root.optional("state_directory", str) or str(default_state_directory())),
         pin=_pin_limits(root.table("pin")),
         tuning=_tuning(root.table("tuning")),
@@ -194,15 +207,31 @@ def _source(name: str, table: Table) -> SourceConfig:
         working_directory=None if working is None else _resolve(base, working),
         frozen=table.boolean("frozen"),
         external=_external(table.table("external"), tuple(paths) if ucotron is None else UCOTRON_ENVIRONMENTS),
+        operators=_operators(table.table("operators")),
     )
     if not _RECIPIENT.fullmatch(source.vault):
-        table.fail("vault", f"expected a recipient like age1…, got {source.vault[:20]!r}")
+        # Not so much of it that a secret key which was put here would be shown.
+        table.fail("vault", f"expected a recipient like age1…, got {source.vault[:16]!r}")
     if (source.ucotron_config is None) == (not paths and source.media is None):
         table.fail(None, "expected ucotron_config or, instead, environments or media; got both or none")
     if source.frozen and source.external:
         table.fail("external", "expected no commands for a source that is frozen")
     table.end()
     return source
+
+
+def _operators(table: Table) -> dict[str, str]:
+    """Whether a recipient or an ARN is a good one is seen when it is used."""
+    operators = {}
+    for name in table.names():
+        table.check_name(name, "operator")
+        operators[name] = value = table.required(name, str)
+        if value != PASSPHRASE and not _RECIPIENT.fullmatch(value) and not _KMS_KEY.fullmatch(value):
+            # What stands here by mistake may be a secret: it is not shown.
+            table.fail(name, f'expected a recipient like age1…, the ARN of a KMS key, or "{PASSPHRASE}"')
+    if len(operators) > _MAX_OPERATORS:
+        table.fail(None, f"expected at most {_MAX_OPERATORS} operators, got {len(operators)}")
+    return operators
 
 
 def _external(table: Table, environments: tuple[str, ...]) -> dict[str, tuple[str, ...]]:
@@ -216,6 +245,16 @@ def _external(table: Table, environments: tuple[str, ...]) -> dict[str, tuple[st
         if not commands[name] or not commands[name][0]:
             table.fail(name, "expected a program and its arguments, got none")
     return commands
+
+
+def _revoked(table: Table, trusted: tuple[str, ...]) -> dict[str, datetime]:
+    """Since when each of these keys counts no longer. One that is not trusted would count at no time: a mistake."""
+    revoked = {}
+    for key in table.names():
+        revoked[key] = table.moment(key)
+        if key not in trusted:
+            table.fail(key, "not in signing.trusted: a revoked key stays there, for what it signed before")
+    return revoked
 
 
 def _retention_class(table: Table) -> RetentionClass:

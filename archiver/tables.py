@@ -2,6 +2,7 @@
 
 import re
 from dataclasses import dataclass
+from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -12,6 +13,14 @@ _KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_KEY})\s*\]")
 _PAIR = re.compile(rf"\s*({_KEY})\s*=")
+_KINDS = {
+    dict: "a table",
+    str: "a text",
+    bool: "true or false",
+    int: "a whole number",
+    list: "a list",
+    date: "a date",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,6 +120,21 @@ class Table:
             self.fail(key, "expected a list of texts")
         return list(value)
 
+    def moment(self, key: str) -> datetime:
+        """A point in time that must be there, in UTC: a date with a time and its offset, or a date, which is its
+        beginning."""
+        value = self._take(key, date)
+        if value is None:
+            self.fail(key, "missing, expected a date")
+        if not isinstance(value, datetime):
+            value = datetime(value.year, value.month, value.day, tzinfo=UTC)
+        if value.tzinfo is None:
+            self.fail(key, f"expected a time with its offset, such as {value.isoformat()}Z, got {value.isoformat()}")
+        try:
+            return value.astimezone(UTC)
+        except OverflowError:
+            self.fail(key, f"expected a time within the years 1 to 9999, got {value.isoformat()}")
+
     def rest(self) -> dict[str, object]:
         """Every key that was not read yet: the destination's options, which the stores check."""
         taken, self._unread = self._unread, set()
@@ -125,6 +149,5 @@ class Table:
         self._unread.discard(key)
         value = self._values.get(key)
         if value is not None and not isinstance(value, kind):
-            names = {dict: "a table", str: "a text", bool: "true or false", int: "a whole number", list: "a list"}
-            self.fail(key, f"expected {names[kind]}, got {value!r}")
+            self.fail(key, f"expected {_KINDS[kind]}, got {value!r}")
         return value

@@ -11,6 +11,8 @@ import boto3
 import pytest
 
 from tests import heed
+from tests.age_tools.installation import AgeTools, AgeToolsError
+from tests.age_tools.installation import install as install_age_tools
 from tests.servers.localstack import EU_REGION, REGION, localstack
 from tests.servers.process import S3Server, ServerError
 from tests.servers.seaweed import seaweed
@@ -26,7 +28,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 def _clean_environment(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """No credentials, profiles or settings of the developer reach a test, and none of its files his home."""
     for name in os.environ:
-        if name.startswith("AWS_") or name.lower().endswith("_proxy"):
+        if name.startswith(("AWS_", "ARCHIVER_IDENTITY")) or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("HOME", str(tmp_path))
@@ -45,6 +47,17 @@ def localstack_server() -> Iterator[S3Server]:
 def seaweed_server() -> Iterator[S3Server]:
     """SeaweedFS with an empty bucket ``BUCKET``; it checks credentials."""
     yield from _start(_seaweed_with_bucket)
+
+
+@pytest.fixture(scope="session")
+def age_tools() -> AgeTools:
+    """What tests/age_tools installs: node, other implementations of age, and vectors of the format."""
+    try:
+        return install_age_tools()
+    except AgeToolsError as error:
+        if os.environ.get("CI"):
+            raise
+        pytest.skip(str(error))
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 """archiver.toml: what a good one means, and one exact line for each way to get it wrong."""
 
 import os
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ from archiver.errors import ConfigError
 PATH = Path("/etc/archiver/archiver.toml")
 HEAD = '[destination]\nurl = "file:///backups"\n'
 SOURCE = HEAD + '[source.prod]\nvault = "age1x"\n'
+REVOKED = HEAD + '[signing]\ntrusted = ["RW+"]\n[signing.revoked]\n"RW+" = '
 ENVIRONMENT = SOURCE + 'environments.graph = "/g"\n'
 
 
@@ -95,6 +97,79 @@ def test_how_environments_are_read_is_said_per_source() -> None:
     assert ucotron.external == {name: (name,) for name in ("vector", "graph", "data", "visual")}
 
 
+@pytest.mark.parametrize(
+    ("text", "moment"),
+    [
+        ("2026-11-20", datetime(2026, 11, 20, tzinfo=UTC)),
+        ("2026-11-20T14:00:00Z", datetime(2026, 11, 20, 14, tzinfo=UTC)),
+        ("2026-11-20 14:00:00.25+02:00", datetime(2026, 11, 20, 12, 0, 0, 250_000, tzinfo=UTC)),
+    ],
+)
+def test_since_when_a_key_is_revoked(text: str, moment: datetime) -> None:
+    config = parse(HEAD + f'[signing]\ntrusted = ["RWa+/=", "RWb"]\n[signing.revoked]\n"RWa+/=" = {text}\n')
+    assert config.trusted == ("RWa+/=", "RWb")
+    assert config.revoked == {"RWa+/=": moment}
+    assert config.revoked["RWa+/="].tzinfo is UTC
+    assert parse(HEAD + '[signing]\ntrusted = ["RWb"]\n').revoked == {}
+
+
+ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+def test_the_operators_of_a_source() -> None:
+    operators = {
+        "alice": "age1qqqq",
+        "b_b": "age1pq1qqqq",
+        "0aws": ARN,
+        "gov-cloud": "arn:aws-us-gov:kms:us-gov-west-1:123456789012:alias/some/name_1",
+        "carol": "passphrase",
+    }
+    table = "".join(f'{name} = "{value}"\n' for name, value in operators.items())
+    config = parse(ENVIRONMENT + f"[source.prod.operators]\n{table}")
+    assert config.sources["prod"].operators == operators
+    assert parse(ENVIRONMENT).sources["prod"].operators == {}
+    assert parse(ENVIRONMENT + "[source.prod.operators]\n").sources["prod"].operators == {}
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        "AGE-SECRET-KEY-1QQQQQQQQQQQQQQQQQQQQQQQQQQQ",
+        "correct horse battery staple",
+        "Passphrase",
+        "age1",
+        "age1qqqq\\n",
+        "age1" + "q" * 4097,
+        "alias/archiver",
+        ARN.replace(":key/", ":role/"),
+        ARN.replace(":kms:", ":s3:"),
+        ARN + " ",
+    ],
+)
+def test_what_is_no_operator_is_refused_and_not_shown(value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(ENVIRONMENT + f'operators.alice = "{value}"\n')
+    assert caught.value.message == (
+        f"{PATH}, line 6: source.prod.operators.alice: "
+        'expected a recipient like age1…, the ARN of a KMS key, or "passphrase"'
+    )
+
+
+def test_a_secret_key_in_place_of_the_vault_is_not_shown() -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(HEAD + '[source.prod]\nvault = "AGE-SECRET-KEY-1QYQSZQGPQYQSZQGP"\nmedia = "m"\n')
+    assert caught.value.message.endswith("expected a recipient like age1…, got 'AGE-SECRET-KEY-1'")
+
+
+def test_there_are_not_endless_operators() -> None:
+    def with_so_many(count: int) -> Config:
+        return parse(ENVIRONMENT + "".join(f'operators.o{number} = "{ARN}"\n' for number in range(count)))
+
+    assert len(with_so_many(64).sources["prod"].operators) == 64
+    with pytest.raises(ConfigError, match="expected at most 64 operators, got 65"):
+        with_so_many(65)
+
+
 # Each is wrong in one way; the message says where, by line and key, what was expected and what was found.
 MALFORMED = [
     ("", "destination.url: missing, expected a text"),
@@ -115,6 +190,13 @@ MALFORMED = [
     ),
     (HEAD + '[source.prod]\nmedia = "m"\n', ", line 3: source.prod.vault: missing, expected a text"),
     (SOURCE + 'medai = "m"\nmedia = "m"\n', ", line 5: source.prod.medai: unknown key"),
+    (ENVIRONMENT + 'operators = ["age1x"]\n', ", line 6: source.prod.operators: expected a table, got ['age1x']"),
+    (ENVIRONMENT + "operators.alice = 1\n", ", line 6: source.prod.operators.alice: expected a text, got 1"),
+    (ENVIRONMENT + 'operators.alice = ""\n', ", line 6: source.prod.operators.alice: missing, expected a text"),
+    (
+        ENVIRONMENT + 'operators.Alice = "age1x"\n',
+        ", line 6: source.prod.operators: invalid operator name 'Alice', expected up to 63 of a-z, 0-9, - and _",
+    ),
     (SOURCE + "media = true\n", ", line 5: source.prod.media: expected a text, got True"),
     (SOURCE + 'media = "m"\nexclude = "*.tmp"\n', ", line 6: source.prod.exclude: expected a list, got '*.tmp'"),
     (SOURCE + 'media = "m"\nexclude = [1]\n', ", line 6: source.prod.exclude: expected a list of texts"),
@@ -189,6 +271,25 @@ MALFORMED = [
         ", line 7: source.prod.external: expected no commands for a source that is frozen",
     ),
     (HEAD + "tuning = 1\n[destination.tuning]\n", ": cannot overwrite a value (at line 4, column 20)"),
+    (
+        REVOKED + "2026-11-20T14:00:00\n",
+        (
+            ", line 6: signing.revoked.'RW+': expected a time with its offset, such as 2026-11-20T14:00:00Z, "
+            "got 2026-11-20T14:00:00"
+        ),
+    ),
+    (REVOKED + "14:00:00\n", ", line 6: signing.revoked.'RW+': expected a date, got datetime.time(14, 0)"),
+    (REVOKED + '"2026-11-20"\n', ", line 6: signing.revoked.'RW+': expected a date, got '2026-11-20'"),
+    (REVOKED + "true\n", ", line 6: signing.revoked.'RW+': expected a date, got True"),
+    (
+        REVOKED + "0001-01-01T00:00:00+14:00\n",
+        ", line 6: signing.revoked.'RW+': expected a time within the years 1 to 9999, got 0001-01-01T00:00:00+14:00",
+    ),
+    (
+        REVOKED + "2026-11-20\nRWx = 2026-11-20\n",
+        ", line 7: signing.revoked.RWx: not in signing.trusted: a revoked key stays there, for what it signed before",
+    ),
+    (HEAD + "[signing]\nrevoked = 1\n", ", line 4: signing.revoked: expected a table, got 1"),
     (HEAD + '[signing]\ntrusted = "RW"\n', ", line 4: signing.trusted: expected a list, got 'RW'"),
     (HEAD + "[signing]\nsecret = 1\n", ", line 4: signing.secret: unknown key"),
     ("[destination\n", ": expected ']' at the end of a table declaration (at line 1, column 13)"),

@@ -19,12 +19,18 @@ EVERYTHING = """
 [source.name]
 vault = "age1example"
 media = "media"
+[source.name.operators]
+name = "passphrase"
 [source.name.environments]
 name = "environment"
 [source.name.external]
 name = ["program"]
 [class.name]
 keep = 1
+[signing]
+trusted = ["name"]
+[signing.revoked]
+name = 2026-11-20
 """
 
 
@@ -50,7 +56,9 @@ def test_every_key_is_documented_and_every_documented_key_exists(monkeypatch: py
     parse_config(f'[destination]\nurl = "file:///x"\n{EVERYTHING}', Path("archiver.toml"))
 
     tables = {keys[:-1] for keys in asked}
-    known = {keys for keys in asked if keys not in tables or keys[-1] in ("environments", "external")}
+    known = {
+        keys for keys in asked if keys not in tables or keys[-1] in ("revoked", "environments", "external", "operators")
+    }
     page = documented()
     del page[OPTIONS]
     written = {
@@ -93,9 +101,15 @@ def test_the_examples_are_valid() -> None:
 
 def test_what_init_writes_is_valid() -> None:
     source = render_source(
-        "notes", vault="age1example", environments={"a": Path("/a")}, media=Path("/m"), ucotron_config=None
+        "notes",
+        vault="age1example",
+        operators={"alice": "age1alice", "carol": "passphrase"},
+        environments={"a": Path("/a")},
+        media=Path("/m"),
+        ucotron_config=None,
     )
 
     config = parse_config(render_new("file:///b", Path("/key"), "RW") + source, Path("archiver.toml"))
 
     assert config.source("notes").environments == {"a": Path("/a")}
+    assert config.source("notes").operators == {"alice": "age1alice", "carol": "passphrase"}

@@ -1,7 +1,9 @@
-"""docs/OPERATIONS.md does what it says: its commands delete one backup, and find what no complete backup needs."""
+"""docs/OPERATIONS.md does what it says: its commands delete one backup, find what no complete backup needs, and change
+who can restore."""
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import time
@@ -9,10 +11,15 @@ from pathlib import Path
 
 import pytest
 
+from archiver.cli.keys import keys as commands_about_keys
+from tests.environment.live import make_environment
+from tests.operations.scene import Scene, archiver
 from tests.vectors.destination import DESTINATION
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
-DELETE, FIND_ORPHANS = re.findall(r"^```sh\n(.*?)^```$", DOCUMENT.read_text("utf-8"), re.DOTALL | re.MULTILINE)
+TEXT = DOCUMENT.read_text("utf-8")
+DELETE, FIND_ORPHANS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+OPERATORS = TEXT.partition("\n## Operators\n")[2].partition("\n## ")[0]
 BACKUP = next(DESTINATION.glob("daily/backups/example/*")).name
 OLD = time.time() - 3 * 86400
 
@@ -105,3 +112,32 @@ def test_a_store_without_a_complete_backup_is_not_taken_for_orphans(store: Path)
 
     assert run(FIND_ORPHANS, store, ORPHANS=str(store.parent / "orphans")).returncode != 0
     assert not (store.parent / "orphans").exists()
+
+
+def test_the_commands_about_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All of the section's, in order: Bob is added, the first operator removed, the vault rotated, a card made."""
+    make_environment(tmp_path / "vector", 5)
+    monkeypatch.chdir(tmp_path)
+    scene = Scene(tmp_path, (tmp_path / "destination").as_uri())
+    place = ("--to", scene.url, "--source", "prod", "--environment", f"vector={tmp_path}/vector")
+    assert archiver("init", *place, "--card", "recovery-card.txt").code == 0
+    scene.config.write_text('state_directory = "state"\n' + scene.config.read_text())
+    old = scene.backup()
+    commands = re.findall(r"^archiver (.*)$", OPERATORS, re.MULTILINE)
+    assert len(commands) == 8
+    recipient = ""
+    for command in commands:
+        done = archiver(*shlex.split(command.replace("RECIPIENT", recipient)))
+        assert done.code == 0, (command, done.errors)
+        if command.startswith("keys generate"):
+            recipient = done.output.strip()
+    new = scene.backup()
+    for name in (old, new):
+        done = archiver("verify", name, "--level", "data", "--identity", "new-card.txt")
+        assert done.code == 0, done.errors
+        assert archiver("verify", name, "--level", "data", "--identity", "recovery-card.txt").code == 4
+
+
+def test_the_section_names_every_command_about_keys() -> None:
+    for name in commands_about_keys.commands:
+        assert re.search(rf"keys {name}\b|`{name}`", OPERATORS), name

@@ -1,7 +1,7 @@
 """The manifest: the small, public, signed description of one backup. Its existence is what commits a backup."""
 
 import re
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Annotated, Final, Literal
 
 import msgspec
@@ -15,6 +15,7 @@ VERSION: Final = 1
 MAX_MANIFEST = 1024 * 1024
 """Bytes; a reader refuses a larger manifest or signature before it reads it."""
 
+MAX_SEQUENCE = 2**53
 Days = Annotated[int, Meta(ge=1, le=36500)]
 KeyId = Annotated[str, Meta(pattern=r"^[0-9A-F]{1,16}\Z")]
 """A signing key's number in hex without leading zeros, as minisign prints it."""
@@ -43,9 +44,12 @@ class Previous(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     backup: str
     blake3: Hash
+    promised_until: datetime
+    """Of that backup: whoever misses it before then knows that it was removed, and did not expire."""
 
     def __post_init__(self) -> None:
         check_backup_id(self.backup)
+        _check_time(self.promised_until)
 
 
 class Vault(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -69,7 +73,7 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     consistency: Consistency
     """The weakest method by which any environment of this backup was taken."""
     totals: Totals
-    sequence: Annotated[int, Meta(ge=1, le=2**53)]
+    sequence: Annotated[int, Meta(ge=1, le=MAX_SEQUENCE)]
     previous: Previous | None
     signer: KeyId
     contents: Digest
@@ -78,10 +82,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
 
     def __post_init__(self) -> None:
         check_backup_id(self.backup)
-        if self.started.tzinfo is None or self.finished.tzinfo is None:
-            raise FormatError("a manifest's times need a time zone")
+        _check_time(self.started)
+        _check_time(self.finished)
         try:
-            _ = self.promised_until
+            _check_time(self.promised_until)
         except OverflowError:
             raise FormatError(f"a manifest's promise ends after the year 9999: {self.started}") from None
 
@@ -89,6 +93,16 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
     def promised_until(self) -> datetime:
         """Until when the backup is sure to be restorable, as far as this manifest's own class goes."""
         return self.started + timedelta(days=self.keep_days)
+
+
+def _check_time(moment: datetime) -> None:
+    """Refuse what cannot be compared with other times, or told in UTC."""
+    if moment.tzinfo is None:
+        raise FormatError("a manifest's times need a time zone")
+    try:
+        moment.astimezone(UTC)
+    except OverflowError:
+        raise FormatError(f"a time in a manifest is beyond the years 1 to 9999: {moment}") from None
 
 
 def encode_manifest(manifest: Manifest) -> bytes:

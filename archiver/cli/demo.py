@@ -44,8 +44,8 @@ def demo(*, output: Output, directory: Path | None) -> None:
 
 def _run(output: Output, directory: Path) -> None:
     from archiver.operations.access import AccessOptions, resolve_access
-    from archiver.operations.archive import Backup
     from archiver.operations.demo import Demonstration
+    from archiver.operations.history import Backup
 
     story = Demonstration(directory, output)
     began = time.monotonic()

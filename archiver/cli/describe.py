@@ -6,11 +6,16 @@ from archiver.cli import human
 
 if TYPE_CHECKING:
     from archiver.catalog.records import DatabaseRecord
-    from archiver.operations.archive import Backup, Unreadable
+    from archiver.cli.output import Output
+    from archiver.operations.chain import Removed
+    from archiver.operations.history import Backup, Unreadable
+
+DATED_BY = {"store": "the store", "chain": "a later backup", "unproven": "itself alone"}
+"""What vouches for the time of a backup, in words."""
 
 
 def backup_document(backup: "Backup") -> dict[str, object]:
-    """What the manifest says, and what is known of its signature."""
+    """What the manifest says, and what is known of its signature and its time."""
     manifest = backup.manifest
     return {
         "backup": manifest.backup,
@@ -21,8 +26,7 @@ def backup_document(backup: "Backup") -> dict[str, object]:
         "promised_until": human.time(manifest.promised_until),
         "consistency": manifest.consistency,
         "sequence": manifest.sequence,
-        "signature": backup.signature,
-        "signer": manifest.signer,
+        **authorship(backup),
         "environments": manifest.totals.environments,
         "files": manifest.totals.files,
         "objects": manifest.totals.objects,
@@ -30,6 +34,28 @@ def backup_document(backup: "Backup") -> dict[str, object]:
         "stored_bytes": manifest.totals.stored_bytes,
         "warnings": manifest.totals.warnings,
     }
+
+
+def authorship(backup: "Backup") -> dict[str, object]:
+    """Who signed a backup, what vouches for its time, and what is doubtful about it."""
+    return {
+        "signature": backup.signature,
+        "signer": backup.key_id,
+        "dated": backup.dated,
+        "doubts": list(backup.doubts),
+    }
+
+
+def signed(backup: "Backup") -> str:
+    """The same in a few words."""
+    key = "" if backup.signer is None else f" by key {backup.key_id}"
+    return f"signature {backup.signature}{key}, dated by {DATED_BY[backup.dated]}"
+
+
+def warn_of_doubts(output: "Output", backup: "Backup") -> None:
+    """Warn of what an operator should know before he relies on ``backup``."""
+    for doubt in backup.doubts:
+        output.warn(doubt)
 
 
 def database_name(database: "DatabaseRecord") -> str:
@@ -47,3 +73,16 @@ def unreadable_document(found: "Unreadable") -> dict[str, object]:
         "class": found.place.retention_class,
         "problem": found.error.message,
     }
+
+
+def removed_document(found: "Removed", source: str) -> dict[str, object]:
+    """What is not there any more."""
+    return {"backup": found.previous.backup, "source": source, "class": None, "problem": removal(found)}
+
+
+def removal(found: "Removed") -> str:
+    """In which way a backup is missing."""
+    return (
+        f"it was removed: {found.named_by} names it as the one before, and it is promised until "
+        f"{human.time(found.previous.promised_until)}"
+    )

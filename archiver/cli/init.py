@@ -6,12 +6,21 @@ from typing import TYPE_CHECKING
 
 import click
 
+from archiver.cli.operators import operator_options
 from archiver.cli.options import PathArgument, command
 from archiver.cli.output import Output
-from archiver.errors import FormatError, UsageError
+from archiver.errors import UsageError
 
 if TYPE_CHECKING:
-    from archiver.crypto.keys import PublicKey
+    from archiver.crypto.vault import OperatorKey
+    from archiver.operations.init import InitResult
+
+_LAST_WORDS = {
+    None: "Move the recovery card offline now, to two places, and delete it here: it alone opens the backups.",
+    "key": "Keep the recovery card with the operator's secret key: the two together open the backups.",
+    "passphrase": "Keep the recovery card, and remember the passphrase: the two together open the backups.",
+    "kms": "Keep the recovery card: it and the right to use the KMS key open the backups.",
+}
 
 
 @command(
@@ -27,7 +36,8 @@ if TYPE_CHECKING:
 @click.option("--media", type=PathArgument(), help="The directory of media files.")
 @click.option("--ucotron-config", type=PathArgument(), help="Take all of this from a ucotron.toml.")
 @click.option("--operator", default="operator", show_default=True, help="A name for who may restore.")
-@click.option("--recipient", metavar="age1…", help="The operator's recipient; default: make a new key for the card.")
+@operator_options
+@click.option("--post-quantum", is_flag=True, help="Make vault and card such that only age 1.3 or newer reads them.")
 @click.option("--config", type=PathArgument(), default=Path("archiver.toml"), show_default=True, help="What to write.")
 @click.option("--card", type=PathArgument(), help="Where; default: recovery-card-SOURCE.txt.")
 def init(
@@ -39,13 +49,15 @@ def init(
     media: Path | None,
     ucotron_config: Path | None,
     operator: str,
-    recipient: str | None,
+    operator_key: "OperatorKey | None",
+    post_quantum: bool,
     config: Path,
     card: Path | None,
-) -> None:
+) -> int:
     """Set up a source: its vault, a signing key, the configuration, and the recovery card.
 
-    The recovery card is the one thing that opens the backups: print it or move it offline, and delete it here.
+    The operator's key is made and lives on the card, unless --recipient, --kms-key or --new-passphrase names another.
+    A card with a key is the one thing that opens the backups: print it or move it offline, and delete it here.
     """
     from archiver.operations.init import InitRequest
     from archiver.operations.init import init as initialise
@@ -56,7 +68,8 @@ def init(
         source=source,
         operator=operator,
         card=card or Path(f"recovery-card-{source}.txt"),
-        recipient=None if recipient is None else _recipient(recipient),
+        operator_key=operator_key,
+        post_quantum=post_quantum,
         environments=_environments(environments),
         media=None if media is None else media.absolute(),
         ucotron_config=None if ucotron_config is None else ucotron_config.absolute(),
@@ -69,34 +82,29 @@ def init(
             "recovery_card": str(result.card),
             "vault": result.vault,
             "vault_key": result.vault_key,
+            "operators": {operator: result.operator_key},
         }
     )
+    _describe(output, result, operator_key)
+    output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
+    if result.warning is not None:
+        output.warn(result.warning)
+    return output.exit_code()
+
+
+def _describe(output: Output, result: "InitResult", operator_key: "OperatorKey | None") -> None:
+    from archiver.operations.operator_keys import opens_with
+
     output.line(f"configuration   {result.config}")
     output.line(f"signing key     {result.signing_key} (stays on this host, secret)")
     output.line(f"vault           {result.vault}, sealed at {result.vault_key}")
     output.line(f"recovery card   {result.card}")
-    if recipient is None and sys.stdout.isatty():
+    if operator_key is None and sys.stdout.isatty():
         output.line()
         output.line(result.card_text.rstrip())
     output.line()
-    if recipient is None:
-        output.line(
-            "Move the recovery card offline now, to two places, and delete it here: it alone opens the backups."
-        )
-    else:
-        output.line("Keep the recovery card with the operator's secret key: the two together open the backups.")
-    output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
-
-
-def _recipient(text: str) -> "PublicKey":
-    from archiver.crypto.keys import parse_recipient
-
-    try:
-        return parse_recipient(text)
-    except FormatError as error:
-        raise UsageError(
-            f"invalid --recipient: {error.message}", hint="Give the age1… line that archiver keys generate prints."
-        ) from None
+    output.line(_LAST_WORDS[None if operator_key is None else opens_with(operator_key)])
+    output.line("If this operator's key is lost, so are the backups: add a second one with archiver keys add.")
 
 
 def _environments(texts: tuple[str, ...]) -> dict[str, Path]:

@@ -3,13 +3,17 @@
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from archiver.cli.output import Output
 
+if TYPE_CHECKING:
+    from archiver.crypto.recipients import Identity
+
 F = TypeVar("F", bound=Callable[..., Any])
+IDENTITY_VARIABLE = "ARCHIVER_IDENTITY_FILE"
 
 
 class PathArgument(click.Path):
@@ -60,7 +64,10 @@ def config_option(function: F) -> F:
 
 
 def access_options(function: F) -> F:
-    """How to reach backups: all a blank machine needs. The function gets one ``access``: an AccessOptions."""
+    """How to reach backups: all a blank machine needs. The function gets one ``access``: an AccessOptions.
+
+    A passphrase is asked for before the function is called.
+    """
 
     @wraps(function)
     def run(
@@ -69,22 +76,38 @@ def access_options(function: F) -> F:
         source: str | None,
         destination: str | None,
         identity: Path | None,
+        passphrase: bool,
+        kms: bool,
         verify_key: tuple[str, ...],
         trust_unsigned: bool,
         **values: Any,
     ) -> Any:
         from archiver.operations.access import AccessOptions
 
-        options = AccessOptions(config, source, destination, identity, verify_key, trust_unsigned)
+        options = AccessOptions(
+            config=config,
+            source=source,
+            destination=destination,
+            identity=identity,
+            verify_keys=verify_key,
+            trust_unsigned=trust_unsigned,
+            passphrase=_ask() if passphrase else None,
+            kms=kms,
+        )
         return function(access=options, **values)
 
     for option in (
         click.option("--trust-unsigned", is_flag=True, help="Read backups without knowing who wrote them."),
         click.option("--verify-key", multiple=True, metavar="RW…", help="Believe backups signed by this minisign key."),
+        click.option("--kms", is_flag=True, help="Open vaults with AWS KMS, with the AWS credentials of this host."),
+        click.option("--passphrase", is_flag=True, help="Open vaults with a passphrase; asked for on the terminal."),
         click.option(
             "--identity",
             type=PathArgument(dir_okay=False),
-            help="The recovery card, or an age identity file.",
+            envvar=IDENTITY_VARIABLE,
+            show_envvar=True,
+            metavar="FILE",
+            help="The recovery card, or an age identity file; - is standard input.",
         ),
         click.option(
             "--from", "destination", metavar="URL", help="The destination, where no configuration is at hand."
@@ -94,3 +117,10 @@ def access_options(function: F) -> F:
     ):
         option(run)
     return run  # type: ignore[return-value]
+
+
+def _ask() -> "Identity":
+    from archiver.cli.secrets import ask_passphrase
+    from archiver.crypto.passphrase import PassphraseIdentity
+
+    return PassphraseIdentity(ask_passphrase("Passphrase: "))

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
-from archiver.cli.describe import database_name
+from archiver.cli.describe import authorship, database_name, signed, warn_of_doubts
 from archiver.cli.options import PathArgument, access_options, command
 from archiver.cli.output import Output, report
 from archiver.errors import ArchiverError, UsageError
@@ -46,7 +46,8 @@ def restore(
     discard_replaced: bool,
     dry_run: bool,
 ) -> int:
-    """Restore BACKUP, by default the latest, proven before anything is replaced.
+    """Restore BACKUP, by default the latest, proven before anything is replaced. Exits with 3 when nothing vouches for
+    the time that it claims.
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
     """
@@ -77,7 +78,9 @@ def restore(
     else:
         raise UsageError("--in-place needs the configuration", hint="Name it with --config, or give --to DIR.")
     with resolved.open() as archive:
-        plan = plan_restore(archive, archive.find(backup, moment), layout, only, owners)
+        found = archive.find(backup, moment)
+        warn_of_doubts(output, found)
+        plan = plan_restore(archive, found, layout, only, owners)
         if dry_run:
             return _show_plan(output, plan, force=force)
         with output.progress():
@@ -85,7 +88,7 @@ def restore(
     if discard_replaced:
         discard(result)
     _show_result(output, plan, result, discarded=discard_replaced)
-    return 0
+    return output.exit_code()
 
 
 def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
@@ -103,6 +106,7 @@ def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
         {
             "dry_run": True,
             "backup": manifest.backup,
+            **authorship(plan.backup),
             "environments": [
                 {"name": record.name, "bytes": record.size, "to": landings[record.name]} for record in plan.environments
             ],
@@ -114,6 +118,7 @@ def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
         }
     )
     output.line(f"would restore {manifest.backup} of {manifest.source}, taken {human.time(manifest.started)}")
+    output.line(f"  {signed(plan.backup)}")
     for record in plan.environments:
         output.line(f"  {record.name}: {human.size(record.size)} to {landings[record.name]}")
     if plan.has_media:
@@ -121,7 +126,7 @@ def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
         files = f"{human.plural(plan.files, 'file')}, {human.size(plan.file_bytes)}"
         output.line(f"  media: {files} to {landings['media']}{kept}")
     if obstacle is None:
-        return 0
+        return output.exit_code()
     return obstacle.exit_code if output.json else report(output, obstacle)
 
 
@@ -132,7 +137,7 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
         {
             "backup": manifest.backup,
             "source": manifest.source,
-            "signature": plan.backup.signature,
+            **authorship(plan.backup),
             "environments": [
                 {
                     "name": record.name,
@@ -147,7 +152,7 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
             "replaced_kept_in": kept,
         }
     )  # fmt: skip
-    output.line(f"restored {manifest.backup} of {manifest.source}, signature {plan.backup.signature}")
+    output.line(f"restored {manifest.backup} of {manifest.source}, {signed(plan.backup)}")
     for record, path in result.environments:
         output.line(f"  {record.name}: {human.size(record.size)} in {path}, structure and hashes proven")
         for database in record.databases:

@@ -46,8 +46,12 @@ def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
         document["problems"] = [{"path": record.path, "reason": record.reason} for record in inside.warnings]
     output.document(document)
     for key, value in backup_document(found).items():
+        if key == "doubts":
+            continue
         shown = human.size(value) if key.endswith("_bytes") and isinstance(value, int) else value
         output.line(f"{key.removesuffix('_bytes').replace('_', ' '):15} {shown}")
+    for doubt in found.doubts:
+        output.line(f"{'doubt':15} {doubt}")
     if inside is None:
         output.note("give --identity to see what is inside")
         return

@@ -1,17 +1,21 @@
 """``archiver verify``."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
 import click
 
 from archiver.cli import human
+from archiver.cli.describe import authorship, removal, removed_document, signed, warn_of_doubts
 from archiver.cli.options import PathArgument, access_options, command
 from archiver.cli.output import Output, report
+from archiver.errors import ArchiverError, IntegrityError
 
 if TYPE_CHECKING:
     from archiver.operations.access import AccessOptions
-    from archiver.operations.verify import Level
+    from archiver.operations.history import Backup, Survey
+    from archiver.operations.verify import Level, Verified
 
 
 @command("verify", example="archiver verify --all\narchiver verify latest --level restore --identity recovery-card.txt")
@@ -31,43 +35,72 @@ def verify(
 ) -> int:
     """Prove that BACKUP, by default the latest, is what it was. Levels data and restore need --identity.
 
-    Exits with 4 when anything is not; with --all every backup is tried, and the worst exit code counts.
+    Exits with 4 when anything is not; with --all every backup is tried, and the worst exit code counts: 4 also for one
+    that was removed before the end of its promise. Exits with 3 when nothing vouches for the time that it claims.
     """
-    from archiver.errors import ArchiverError, NotFoundError, UsageError
+    from archiver.errors import NotFoundError, UsageError
     from archiver.operations.access import resolve_access
-    from archiver.operations.archive import Unreadable
     from archiver.operations.verify import verify as prove
 
     if everything and backup is not None:
         raise UsageError(f"both a backup ({backup}) and --all", hint="Give one or the other.")
+    with resolve_access(access).open() as archive:
+
+        def check(found: "Backup") -> dict[str, object]:
+            warn_of_doubts(output, found)
+            with output.progress():
+                verified = prove(archive, found, cast("Level", level), output, directory=work)
+            return _show(output, verified)
+
+        if not everything:
+            output.document([check(archive.find(backup or "latest"))])
+            return output.exit_code()
+        survey = archive.survey(archive.store.clock())
+        if not survey.backups and not survey.removed:
+            raise NotFoundError(f"{archive.store.url} has no backup of source {archive.source!r}", hint=archive.hint())
+        results, worst = _check_all(output, survey, check)
+        output.document(results + [removed_document(item, archive.source) for item in survey.removed])
+    return worst or output.exit_code()
+
+
+def _check_all(
+    output: Output, survey: "Survey", check: Callable[["Backup"], dict[str, object]]
+) -> tuple[list[dict[str, object]], int]:
+    """What each backup comes to, and the worst exit code among them."""
+    from archiver.operations.history import Unreadable
+
     worst = 0
     results: list[dict[str, object]] = []
-    with resolve_access(access).open() as archive:
-        candidates = archive.backups(archive.store.clock()) if everything else [archive.find(backup or "latest")]
-        if not candidates:
-            raise NotFoundError(f"{archive.store.url} has no backup of source {archive.source!r}", hint=archive.hint())
-        for candidate in candidates:
-            try:
-                if isinstance(candidate, Unreadable):
-                    raise candidate.error
-                with output.progress():
-                    found = prove(archive, candidate, cast("Level", level), output, directory=work)
-            except ArchiverError as error:
-                results.append({"backup": candidate.place.backup, "verified": False, "problem": error.message})
-                if not everything:
-                    raise
-                # One JSON document: there the problem stands among the results.
-                worst = max(worst, error.exit_code if output.json else report(output, error))
-                continue
-            manifest = found.backup.manifest
-            results.append(
-                {"backup": manifest.backup, "verified": True, "level": level, "objects": found.objects,
-                 "stored_bytes": found.stored_bytes, "environments": found.environments, "files": found.files}
-            )  # fmt: skip
-            checked = f"{human.plural(found.objects, 'object')}, {human.size(found.stored_bytes)} stored"
-            if found.environments is not None and found.files is not None:
-                environments = human.plural(found.environments, "environment")
-                checked += f", {environments} and {human.plural(found.files, 'file')}"
-            output.line(f"{manifest.backup}: verified ({level}): {checked}, signature {found.backup.signature}")
-    output.document(results)
-    return worst
+    for found in survey.backups:
+        try:
+            if isinstance(found, Unreadable):
+                raise found.error
+            results.append(check(found))
+        except ArchiverError as error:
+            results.append({"backup": found.place.backup, "verified": False, "problem": error.message})
+            # One JSON document: there the problem stands among the results.
+            worst = max(worst, error.exit_code if output.json else report(output, error))
+    for missing in survey.removed:
+        output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")
+        worst = max(worst, IntegrityError.exit_code)
+    return results, worst
+
+
+def _show(output: Output, verified: "Verified") -> dict[str, object]:
+    """One backup that was proven, for people; what there is to say for machines."""
+    backup = verified.backup
+    checked = f"{human.plural(verified.objects, 'object')}, {human.size(verified.stored_bytes)} stored"
+    if verified.environments is not None and verified.files is not None:
+        environments = human.plural(verified.environments, "environment")
+        checked += f", {environments} and {human.plural(verified.files, 'file')}"
+    output.line(f"{backup.manifest.backup}: verified ({verified.level}): {checked}, {signed(backup)}")
+    return {
+        "backup": backup.manifest.backup,
+        "verified": True,
+        "level": verified.level,
+        **authorship(backup),
+        "objects": verified.objects,
+        "stored_bytes": verified.stored_bytes,
+        "environments": verified.environments,
+        "files": verified.files,
+    }

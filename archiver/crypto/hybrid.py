@@ -49,7 +49,7 @@ class HybridRecipient:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``age1pq1…``, lower case as ``age`` demands; raises ``FormatError``."""
-        return cls(decode_key(text, _RECIPIENT_PREFIX, _RECIPIENT_SIZE, "post-quantum recipient"))
+        return cls(decode_key(text, _RECIPIENT_PREFIX, _RECIPIENT_SIZE, "a post-quantum recipient"))
 
     def __str__(self) -> str:
         return bech32.encode(_RECIPIENT_PREFIX, self.key)
@@ -94,7 +94,7 @@ class HybridIdentity:
     def parse(cls, text: str) -> Self:
         """Parse ``AGE-SECRET-KEY-PQ-1…``, upper case as ``age`` demands; raises ``FormatError``, which never shows
         it."""
-        return cls(decode_key(text, _IDENTITY_PREFIX, _SEED_SIZE, "post-quantum identity"))
+        return cls(decode_key(text, _IDENTITY_PREFIX, _SEED_SIZE, "a post-quantum identity"))
 
     def encode(self) -> str:
         """The secret text, ``AGE-SECRET-KEY-PQ-1…``."""

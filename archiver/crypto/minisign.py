@@ -54,7 +54,7 @@ class VerifyKey:
     @property
     def key_id(self) -> str:
         """The key's number in hex, as minisign prints it."""
-        return _key_id(self.number)
+        return key_id(self.number)
 
     def encode(self) -> str:
         """The text of a ``.pub`` file."""
@@ -66,7 +66,9 @@ class VerifyKey:
         Raises ``AuthenticityError`` for a malformed signature, one by another key, one of the legacy algorithm that
         does not hash first, and for a message or trusted comment that was not signed.
         """
-        signature, comment, global_signature = self._parse_signature(signature_text)
+        number, signature, comment, global_signature = _parse_signature(signature_text)
+        if number != self.number:
+            raise AuthenticityError(f"signed by key {key_id(number)}, expected key {self.key_id}")
         key = Ed25519PublicKey.from_public_bytes(self.key)
         try:
             key.verify(signature, hashlib.blake2b(message).digest())
@@ -77,33 +79,6 @@ class VerifyKey:
         except InvalidSignature:
             raise AuthenticityError(f"the trusted comment of a signature by key {self.key_id} was altered") from None
         return comment
-
-    def _parse_signature(self, text: str) -> tuple[bytes, str, bytes]:
-        """The signature of the message, the trusted comment, and the signature of both."""
-        lines = text.split("\n")
-        if len(lines) != 5 or lines[4]:
-            raise AuthenticityError("malformed signature: expected 4 lines, each with a line feed at its end")
-        if not lines[0].startswith(_UNTRUSTED) or not lines[2].startswith(_TRUSTED):
-            raise AuthenticityError("malformed signature: expected an untrusted and a trusted comment")
-        comment = lines[2].removeprefix(_TRUSTED)
-        if not _is_comment(comment):
-            raise AuthenticityError("malformed signature: its trusted comment is too long or not printable")
-        try:
-            raw = _decode(lines[1], "signature")
-            global_signature = _decode(lines[3], "global signature")
-        except FormatError as error:
-            raise AuthenticityError(f"malformed signature: {error.message}") from None
-        if len(raw) != 2 + _NUMBER_SIZE + _SIGNATURE_SIZE or len(global_signature) != _SIGNATURE_SIZE:
-            raise AuthenticityError("malformed signature: wrong length")
-        algorithm, number, signature = raw[:2], raw[2 : 2 + _NUMBER_SIZE], raw[2 + _NUMBER_SIZE :]
-        if algorithm != _PREHASHED:
-            raise AuthenticityError(
-                f"unsupported signature algorithm {algorithm!r}, expected {_PREHASHED!r}",
-                hint="Sign without minisign's option -l.",
-            )
-        if number != self.number:
-            raise AuthenticityError(f"signed by key {_key_id(number)}, expected key {self.key_id}")
-        return signature, comment, global_signature
 
 
 class SigningKey:
@@ -177,6 +152,43 @@ class SigningKey:
         return keys + hashlib.blake2b(_KEY_ALGORITHM + keys, digest_size=_CHECKSUM_SIZE).digest()
 
 
+def signer_of(signature_text: str) -> bytes:
+    """The number of the key that the text of a ``.minisig`` file says it is by; raises ``AuthenticityError`` for a
+    malformed one. Nothing is verified."""
+    return _parse_signature(signature_text)[0]
+
+
+def key_id(number: bytes) -> str:
+    """A key's number in hex, as minisign prints it."""
+    return f"{int.from_bytes(number, 'little'):X}"
+
+
+def _parse_signature(text: str) -> tuple[bytes, bytes, str, bytes]:
+    """The key's number, the signature of the message, the trusted comment, and the signature of both."""
+    lines = text.split("\n")
+    if len(lines) != 5 or lines[4]:
+        raise AuthenticityError("malformed signature: expected 4 lines, each with a line feed at its end")
+    if not lines[0].startswith(_UNTRUSTED) or not lines[2].startswith(_TRUSTED):
+        raise AuthenticityError("malformed signature: expected an untrusted and a trusted comment")
+    comment = lines[2].removeprefix(_TRUSTED)
+    if not _is_comment(comment):
+        raise AuthenticityError("malformed signature: its trusted comment is too long or not printable")
+    try:
+        raw = _decode(lines[1], "signature")
+        global_signature = _decode(lines[3], "global signature")
+    except FormatError as error:
+        raise AuthenticityError(f"malformed signature: {error.message}") from None
+    if len(raw) != 2 + _NUMBER_SIZE + _SIGNATURE_SIZE or len(global_signature) != _SIGNATURE_SIZE:
+        raise AuthenticityError("malformed signature: wrong length")
+    algorithm, number, signature = raw[:2], raw[2 : 2 + _NUMBER_SIZE], raw[2 + _NUMBER_SIZE :]
+    if algorithm != _PREHASHED:
+        raise AuthenticityError(
+            f"unsupported signature algorithm {algorithm!r}, expected {_PREHASHED!r}",
+            hint="Sign without minisign's option -l.",
+        )
+    return number, signature, comment, global_signature
+
+
 def _key_line(text: str, kind: str) -> str:
     """The line that holds the key, of a file whose first line is a comment, or of its own."""
     lines = text.strip().splitlines()
@@ -189,10 +201,6 @@ def _key_line(text: str, kind: str) -> str:
 
 def _is_comment(text: str) -> bool:
     return text.replace("\t", " ").isprintable() and len(text.encode("utf-8")) <= MAX_TRUSTED_COMMENT
-
-
-def _key_id(number: bytes) -> str:
-    return f"{int.from_bytes(number, 'little'):X}"
 
 
 def _encode(raw: bytes) -> str:

@@ -57,10 +57,13 @@ def check_stanza(stanza: Stanza, *, arguments: int) -> None:
 
 
 def decode_key(text: str, prefix: str, size: int, noun: str) -> bytes:
-    """The ``size`` bytes of a key in Bech32 under ``prefix``; raises ``FormatError``, which never shows ``text``."""
+    """The ``size`` bytes of a key in Bech32 under ``prefix``; raises ``FormatError``, which never shows ``text``.
+
+    ``noun`` says, with its article, what it should have been.
+    """
     found, key = bech32.decode(text)
     if found != prefix:
-        raise FormatError(f"not an {noun}: expected it to start with {prefix}1")
+        raise FormatError(f"not {noun}: expected it to start with {prefix}1")
     if len(key) != size:
-        raise FormatError(f"not an {noun}: expected {size} bytes, got {len(key)}")
+        raise FormatError(f"not {noun}: expected {size} bytes, got {len(key)}")
     return key

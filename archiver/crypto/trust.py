@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-from archiver.crypto.minisign import VerifyKey
+from archiver.crypto.minisign import VerifyKey, key_id, signer_of
 from archiver.errors import AuthenticityError
 
 
@@ -25,14 +25,24 @@ def check_signature(message: bytes, signature_text: str, trusted: Sequence[Trust
     Raises ``AuthenticityError`` for a malformed signature, one by a key that is not among ``trusted``, and one that is
     not of these bytes.
     """
+    if not trusted:
+        raise AuthenticityError("no key to verify with", hint="Give --verify-key RW… or --trust-unsigned.")
+    number = signer_of(signature_text)
+    # Numbers are random but nobody guarantees it: of two keys with the same one, either may have signed.
+    candidates = [candidate for candidate in trusted if candidate.key.number == number]
+    if not candidates:
+        expected = " or ".join(candidate.key.key_id for candidate in trusted)
+        raise AuthenticityError(
+            f"signed by key {key_id(number)}, expected key {expected}",
+            hint="If that key is yours, add it to signing.trusted or give it with --verify-key, and write the recovery "
+            "card anew with archiver keys card; if not, somebody else wrote this backup.",
+        )
     errors = []
-    for candidate in trusted:
+    for candidate in candidates:
         try:
             candidate.key.verify(message, signature_text)
         except AuthenticityError as error:
             errors.append(error)
         else:
             return candidate
-    if not errors:
-        raise AuthenticityError("no key to verify with", hint="Give --verify-key RW… or --trust-unsigned.")
     raise errors[0]

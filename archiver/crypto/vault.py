@@ -67,11 +67,11 @@ def open_vault(data: bytes, form: VaultForm, keyring: Keyring, source: str, vaul
     """
     if len(data) > MAX_VAULT_FILE:
         raise FormatError(f"a vault file has {len(data)} bytes, expected at most {MAX_VAULT_FILE}")
-    try:
-        text = _unseal(data, form, keyring, source, vault).decode("ascii")
-    except UnicodeDecodeError:
-        raise FormatError("a vault file does not hold an identity file: it is not ascii text") from None
-    found = parse_identities(text, "the vault file")
+    text = _unseal(data, form, keyring, source, vault)
+    # Asked rather than tried: the error of a failed decoding would carry the text.
+    if not text.isascii():
+        raise FormatError("a vault file does not hold an identity file: it is not ascii text")
+    found = parse_identities(text.decode("ascii"), "the vault file")
     if len(found) != 1:
         raise FormatError(f"expected one identity in a vault file, got {len(found)}")
     return found[0]

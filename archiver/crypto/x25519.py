@@ -32,7 +32,7 @@ class X25519Recipient:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``age1…``, lower case as ``age`` demands; raises ``FormatError``."""
-        return cls(decode_key(text, _RECIPIENT_PREFIX, _KEY_SIZE, "X25519 recipient"))
+        return cls(decode_key(text, _RECIPIENT_PREFIX, _KEY_SIZE, "an X25519 recipient"))
 
     def __str__(self) -> str:
         return bech32.encode(_RECIPIENT_PREFIX, self.key)
@@ -67,7 +67,7 @@ class X25519Identity:
     @classmethod
     def parse(cls, text: str) -> Self:
         """Parse ``AGE-SECRET-KEY-1…``, upper case as ``age`` demands; raises ``FormatError``, which never shows it."""
-        return cls(decode_key(text, _IDENTITY_PREFIX, _KEY_SIZE, "X25519 identity"))
+        return cls(decode_key(text, _IDENTITY_PREFIX, _KEY_SIZE, "an X25519 identity"))
 
     def encode(self) -> str:
         """The secret text, ``AGE-SECRET-KEY-1…``."""

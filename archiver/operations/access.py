@@ -6,11 +6,13 @@ On the worst day there is no configuration: the recovery card, or four options, 
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
+from typing import Self
 
 from archiver.config import Config, Tuning, find_config, load_config
 from archiver.crypto.card import CardValues, parse_card
-from archiver.crypto.identities import read_identity_file, read_secret_file
+from archiver.crypto.identities import parse_identities, read_identity_text, secret_name
 from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.recipients import Identity
 from archiver.crypto.trust import TrustedKey
@@ -18,8 +20,6 @@ from archiver.crypto.vault import Keyring
 from archiver.errors import FormatError, UsageError
 from archiver.operations.archive import Archive
 from archiver.stores.destination import Destination, open_store, parse_destination
-
-_KEY_PREFIX = "AGE-SECRET-KEY-"
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,8 +30,12 @@ class AccessOptions:
     source: str | None = None
     destination: str | None = None
     identity: Path | None = None
+    """The recovery card or an identity file, on standard input where it is ``STANDARD_INPUT``."""
     verify_keys: tuple[str, ...] = ()
     trust_unsigned: bool = False
+    passphrase: Identity | None = None
+    kms: bool = False
+    """Whether AWS KMS may be asked."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,28 +63,62 @@ def resolve_access(options: AccessOptions) -> Access:
     A configuration is read only when it is named, or when the others do not name a destination. Raises ``UsageError``
     that says what is missing.
     """
-    text = None if options.identity is None else read_secret_file(options.identity)
-    card = None if text is None else _card(text, str(options.identity))
-    url = options.destination or (card.destination if card is not None and options.config is None else None)
+    given = _Given.read(options.identity)
+    card = given.card
+    url = options.destination or (card.destination if options.config is None else None)
     config = load_config(find_config(options.config)) if url is None else None
     if config is not None:
         destination = parse_destination(config.destination, config.destination_options)
     else:
         destination = parse_destination(url or "")
-    source = _source(options.source, None if card is None else card.source, config)
-    if card is not None and card.source is not None and card.source != source:
+    source = _source(options.source, card.source, config)
+    if card.source is not None and card.source != source:
         raise UsageError(
-            f"{options.identity} is the recovery card of source {card.source!r}, expected that of {source!r}",
+            f"{given.name} is the recovery card of source {card.source!r}, expected that of {source!r}",
             hint="Give the card of this source, or name the other one with --source.",
         )
+    secrets = given.identities if options.passphrase is None else (*given.identities, options.passphrase)
     return Access(
         destination=destination,
         source=source,
-        trusted=_trusted(options, card.verify_key if card is not None else None, config),
-        keyring=Keyring(_identities(options.identity, text or "", card)),
+        trusted=None if options.trust_unsigned else trusted_keys(options.verify_keys, card.verify_keys, config),
+        keyring=Keyring(secrets, options.kms),
         tuning=Tuning() if config is None else config.tuning,
         config=config,
     )
+
+
+def trusted_keys(given: Sequence[str], on_card: Sequence[TrustedKey], config: Config | None) -> tuple[TrustedKey, ...]:
+    """The signing keys that are believed: those ``given`` on the command line, else those on the card, else those of
+    the configuration.
+
+    A revocation counts wherever it stands, whichever list counts; the earliest date, if there are several. Raises
+    ``UsageError`` for a malformed key, and when there is none at all.
+    """
+    configured = () if config is None else configured_keys(config)
+    keys = [_verify_key(text) for text in given] or [trusted.key for trusted in on_card or configured]
+    if not keys:
+        raise UsageError(
+            "no key to verify backups with",
+            hint="Give --verify-key RW…, or --trust-unsigned to restore without knowing who wrote the backup.",
+        )
+    revoked: dict[VerifyKey, datetime] = {}
+    for trusted in (*on_card, *configured):
+        if trusted.revoked is not None:
+            revoked[trusted.key] = min(trusted.revoked, revoked.get(trusted.key, trusted.revoked))
+    return tuple(TrustedKey(key, revoked.get(key)) for key in dict.fromkeys(keys))
+
+
+def configured_keys(config: Config) -> tuple[TrustedKey, ...]:
+    """The signing keys that the configuration trusts, with their revocations; raises ``UsageError``."""
+    return tuple(TrustedKey(_verify_key(text), config.revoked.get(text)) for text in config.trusted)
+
+
+def _verify_key(text: str) -> VerifyKey:
+    try:
+        return VerifyKey.parse(text)
+    except FormatError as error:
+        raise UsageError(f"invalid verification key: {error.message}", hint=error.hint) from None
 
 
 def _source(given: str | None, on_card: str | None, config: Config | None) -> str:
@@ -91,32 +129,25 @@ def _source(given: str | None, on_card: str | None, config: Config | None) -> st
     return given or on_card or ""
 
 
-def _trusted(options: AccessOptions, on_card: VerifyKey | None, config: Config | None) -> tuple[TrustedKey, ...] | None:
-    if options.trust_unsigned:
-        return None
-    texts = options.verify_keys or (config.trusted if config is not None else ())
-    if not options.verify_keys and on_card is not None:
-        return (TrustedKey(on_card),)
-    if not texts:
-        raise UsageError(
-            "no key to verify backups with",
-            hint="Give --verify-key RW…, or --trust-unsigned to restore without knowing who wrote the backup.",
-        )
-    try:
-        return tuple(TrustedKey(VerifyKey.parse(text)) for text in texts)
-    except FormatError as error:
-        raise UsageError(f"invalid verification key: {error.message}", hint=error.hint) from None
+@dataclass(frozen=True, slots=True)
+class _Given:
+    """What ``--identity`` holds. It is read once: it may be a pipe."""
 
+    name: str
+    card: CardValues
+    identities: tuple[Identity, ...]
 
-def _card(text: str, name: str) -> CardValues:
-    try:
-        return parse_card(text, name)
-    except FormatError as error:
-        raise UsageError(error.message, hint=error.hint) from None
-
-
-def _identities(path: Path | None, text: str, card: CardValues | None) -> Sequence[Identity]:
-    """The identities in a file. A card whose key is held elsewhere has none, and is good for list and verify."""
-    if path is None or (card is not None and card.destination is not None and _KEY_PREFIX not in text.upper()):
-        return []
-    return read_identity_file(path)
+    @classmethod
+    def read(cls, path: Path | None) -> Self:
+        """Raises ``UsageError`` for what is neither a recovery card nor an identity file."""
+        if path is None:
+            return cls("", CardValues(), ())
+        text, name = read_identity_text(path), secret_name(path)
+        try:
+            card = parse_card(text, name)
+            if card.destination is not None and all(line.strip()[:1] in ("", "#") for line in text.split("\n")):
+                # A card whose key is held elsewhere: it is good for list and verify, or beside a passphrase or KMS.
+                return cls(name, card, ())
+            return cls(name, card, tuple(parse_identities(text, name)))
+        except FormatError as error:
+            raise UsageError(error.message, hint=error.hint) from None

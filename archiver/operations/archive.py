@@ -2,38 +2,28 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from itertools import groupby
-from operator import attrgetter
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import decode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, Vault, decode_manifest
-from archiver.catalog.names import (
-    VAULTS,
-    BackupPlace,
-    backup_time,
-    backups_prefix,
-    check_object_key,
-    parse_manifest_key,
-)
+from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manifest
+from archiver.catalog.names import VAULTS, BackupPlace, backup_time, check_object_key
 from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
 from archiver.crypto.age import unseal
 from archiver.crypto.recipients import Identity
 from archiver.crypto.trust import TrustedKey, check_signature
 from archiver.crypto.vault import Keyring
 from archiver.errors import (
-    ArchiverError,
     AuthenticityError,
     FormatError,
     IntegrityError,
     NotFoundError,
     UsageError,
 )
+from archiver.operations.chain import Chain
+from archiver.operations.history import Backup, History, Survey, Unreadable
 from archiver.operations.objects import ObjectReader, naming
 from archiver.operations.vaults import read_small, unlock_vault, vault_places
-from archiver.parallel import ordered_map
 from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
@@ -42,28 +32,6 @@ _DATE = re.compile(r"[0-9]{4}-?[0-9]{2}-?[0-9]{2}")
 NO_KEYS = Keyring()
 _HELD = 16 * 1024 * 1024
 """Stored bytes of a list up to which it is held in memory until its hash is proven."""
-_READERS = 8
-"""Manifests fetched at a time."""
-
-
-@dataclass(frozen=True, slots=True)
-class Backup:
-    """One committed backup, its manifest authenticated as far as the given keys allow."""
-
-    place: BackupPlace
-    manifest: Manifest
-    blake3: str
-    """Of the manifest's bytes."""
-    signature: str
-    """``verified`` by a trusted key, or ``unchecked`` because the operator said to trust unsigned backups."""
-
-
-@dataclass(frozen=True, slots=True)
-class Unreadable:
-    """What looks like a backup, and why it cannot be read or believed."""
-
-    place: BackupPlace
-    error: ArchiverError
 
 
 class Archive:
@@ -88,35 +56,31 @@ class Archive:
         self._keyring = keyring
         self._workers = workers
         self._vaults: dict[str, Identity] = {}
+        self._history = History(store, source, self.load)
 
     def places(self) -> list[BackupPlace]:
         """Where complete backups lie, newest first, the longest list of their classes included."""
-        found: list[BackupPlace] = []
-        for retention_class in self.store.list_names():
-            if retention_class + "/" != VAULTS:
-                keys = (item.key for item in self.store.list(backups_prefix(retention_class, self.source)))
-                found += [place for key in keys if (place := parse_manifest_key(key)) is not None]
-        return sorted(found, key=lambda place: (place.backup, place.retention_class), reverse=True)
+        return [item.place for item in self._history.listed()]
 
     def backups(self, now: datetime | None = None) -> list[Backup | Unreadable]:
         """All backups, newest first, each once; with ``now`` only those still within their promise.
 
-        One that is damaged, or that anybody planted, must not hide the others: it is ``Unreadable``.
+        One that is damaged, that anybody planted, or that later ones speak against, must not hide the others: it is
+        ``Unreadable``.
         """
-        by_id = [list(places) for _, places in groupby(self.places(), key=attrgetter("backup"))]
+        found = self.newest_first()
+        return [backup for backup in found if now is None or _is_promised(backup, now)]
 
-        def load(places: list[BackupPlace]) -> Backup | Unreadable:
-            try:
-                return self._load_any(places)
-            except (IntegrityError, NotFoundError) as error:
-                return Unreadable(places[0], error)
+    def survey(self, now: datetime, *, everything: bool = False) -> Survey:
+        """The backups within their promise at ``now``, or ``everything``, and those that were removed before then."""
+        listed, chain = self._history.listed(), Chain()
+        found = list(self._history.judged(listed, chain))
+        removed = chain.removed({item.place.backup for item in listed}, now)
+        return Survey([backup for backup in found if everything or _is_promised(backup, now)], removed)
 
-        found = ordered_map(load, by_id, workers=_READERS)
-        return [
-            backup
-            for backup in found
-            if now is None or isinstance(backup, Unreadable) or backup.manifest.promised_until > now
-        ]
+    def newest_first(self, *, lazily: bool = False) -> Iterator[Backup | Unreadable]:
+        """``backups`` one by one; ``lazily`` reads none before it is asked for."""
+        return self._history.judged(self._history.listed(), Chain(), lazily=lazily)
 
     def hint(self) -> str:
         """Where to look when the wanted backup is not there."""
@@ -130,61 +94,48 @@ class Archive:
         newest one that had started by then. Raises ``NotFoundError``."""
         if at is not None and reference != "latest":
             raise UsageError(f"both a backup ({reference}) and a time", hint="Give the id or --at, not both.")
-        places = self.places()
+        listed = self._history.listed()
+        chosen = listed
         if reference != "latest":
-            places = [place for place in places if place.backup.startswith(reference)]
+            chosen = [item for item in listed if item.place.backup.startswith(reference)]
         elif at is not None:
-            places = [place for place in places if backup_time(place.backup) <= at]
-        if not places:
+            chosen = [item for item in listed if backup_time(item.place.backup) <= at]
+        if not chosen:
             wanted = "backup" if reference == "latest" else f"backup {reference!r}"
             when = "" if at is None else f" from {at:%Y-%m-%dT%H:%M:%SZ} or before"
             raise NotFoundError(f"{self.store.url} has no {wanted}{when} of source {self.source!r}", hint=self.hint())
-        if len({place.backup for place in places}) > 1 and reference != "latest":
-            raise NotFoundError(
-                f"{reference!r} is the beginning of {len({place.backup for place in places})} backup ids",
-                hint="Give more of the id.",
-            )
+        ids = {item.place.backup for item in chosen}
+        if len(ids) > 1 and reference != "latest":
+            raise NotFoundError(f"{reference!r} is the beginning of {len(ids)} backup ids", hint="Give more of the id.")
+        backup = chosen[0].place.backup
         try:
-            return self._load_any([place for place in places if place.backup == places[0].backup])
+            return self._history.find(backup, listed)
         except IntegrityError as error:
             if reference == "latest":
                 error.hint = "archiver list shows which backups can be trusted: give the id of one."
             raise
 
-    def _load_any(self, places: Sequence[BackupPlace]) -> Backup:
-        """One backup that lies in several classes, from the first place that is whole: anybody who may create keys can
-        plant a copy of a manifest in another class. Raises the first place's error when none is."""
-        if len(places) == 1:
-            return self.load(places[0])
-        errors: list[ArchiverError] = []
-        for place in places:
-            try:
-                backup = self.load(place)
-                for key in (place.objects, place.contents, place.placement):
-                    self.store.stat(key)
-            except (IntegrityError, NotFoundError) as error:
-                errors.append(error)
-            else:
-                return backup
-        raise errors[0]
-
     def load(self, place: BackupPlace) -> Backup:
-        """Read one manifest and check its signature and that it belongs where it lies."""
+        """Read one manifest and check its signature and that it belongs where it lies. Nothing is judged yet."""
         data = read_small(self.store, place.manifest, MAX_MANIFEST)
-        verdict = "unchecked"
-        if self._trusted is not None:
-            self._check_signature(place, data)
-            verdict = "verified"
+        signer = None if self._trusted is None else self._check_signature(place, data, self._trusted)
         manifest = decode_manifest(data, place.manifest)
         if (manifest.backup, manifest.source) != (place.backup, place.source):
             raise AuthenticityError(
-                f"{place.manifest} describes backup {manifest.backup} of {manifest.source}: it was moved or replayed"
+                f"{place.manifest} describes backup {manifest.backup} of {manifest.source}: it was moved or replayed",
+                hint="Restore another backup.",
+            )
+        if manifest.started.replace(microsecond=0) != backup_time(manifest.backup):
+            # Backups are chosen by their ids, and judged by their times.
+            raise AuthenticityError(
+                f"{place.manifest} says that it was started at {manifest.started}: not as its id says",
+                hint="Restore another backup.",
             )
         meter = Meter()
         meter.update(data)
-        return Backup(place, manifest, meter.blake3, verdict)
+        return Backup(place, manifest, meter.blake3, signer)
 
-    def _check_signature(self, place: BackupPlace, data: bytes) -> None:
+    def _check_signature(self, place: BackupPlace, data: bytes, trusted: Sequence[TrustedKey]) -> TrustedKey:
         try:
             signature = read_small(self.store, place.signature, MAX_MANIFEST).decode("ascii", "replace")
         except NotFoundError:
@@ -193,7 +144,7 @@ class Archive:
                 hint="Restore another backup, or give --trust-unsigned if you know why it is missing.",
             ) from None
         try:
-            check_signature(data, signature, self._trusted or ())
+            return check_signature(data, signature, trusted)
         except AuthenticityError as error:
             raise AuthenticityError(f"{place.manifest}: {error.message}", hint=error.hint) from None
 
@@ -275,6 +226,10 @@ class Archive:
                 hint="The list was replaced or damaged: restore another backup.",
             )
         yield from held
+
+
+def _is_promised(backup: Backup | Unreadable, now: datetime) -> bool:
+    return isinstance(backup, Unreadable) or backup.manifest.promised_until > now
 
 
 def parse_time(text: str) -> datetime:

@@ -8,7 +8,8 @@ from typing import Protocol
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, ObjectRecord
 from archiver.errors import IntegrityError
-from archiver.operations.archive import Archive, Backup
+from archiver.operations.archive import Archive
+from archiver.operations.history import Backup
 
 PENDING = 20_000
 """Stretches that may wait for their objects: what bounds memory, however many files there are."""

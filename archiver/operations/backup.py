@@ -5,7 +5,7 @@ before media is read, every object is in the store before a list names it, and t
 """
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -13,14 +13,14 @@ from pathlib import Path
 
 from archiver.buffers import Buffer, split
 from archiver.catalog.manifest import (
+    MAX_SEQUENCE,
     VERSION,
     Manifest,
-    Previous,
     Vault,
     decode_manifest,
     encode_manifest,
 )
-from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key, vault_prefix
+from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key, parse_vault_key, vault_prefix
 from archiver.catalog.records import (
     CONSISTENCIES,
     Consistency,
@@ -40,10 +40,12 @@ from archiver.crypto.trust import TrustedKey
 from archiver.environment.copying import copy_stream
 from archiver.environment.external import remove_leftovers
 from archiver.environment.snapshot import Snapshot
-from archiver.errors import ConfigError, IntegrityError, NotFoundError, PinGivenUpError, SnapshotChangedError
-from archiver.operations.archive import Archive, Backup
+from archiver.errors import ConfigError, PinGivenUpError, SnapshotChangedError
+from archiver.operations.archive import Archive
 from archiver.operations.backup_lists import BackupLists
+from archiver.operations.chain import Statement
 from archiver.operations.objects import write_object
+from archiver.operations.predecessor import Predecessor, conclude, find_predecessor
 from archiver.operations.run_lock import run_lock
 from archiver.operations.sources import Source
 from archiver.progress import Reporter
@@ -74,6 +76,10 @@ class BackupRequest:
     tuning: Tuning
     pin: PinLimits
     label: str = ""
+    trusted: Sequence[TrustedKey] = ()
+    """Keys whose backups this one may continue from, beside those of ``signing_key``."""
+    operators: Collection[str] = ()
+    """Who is to be able to open the vault; what is missing of them is told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,44 +102,43 @@ def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupRe
         if aborted:
             reporter.event("recovered", interrupted_uploads=aborted)
         remove_leftovers(request.state_directory)
-        _check_vault(store, request)
-        previous = _previous(store, request, reporter)
+        _check_vault(store, request, reporter)
+        own = TrustedKey(request.signing_key.verify_key)
+        keys = [key for key in request.trusted if key.key != own.key]
+        archive = Archive(store, request.source.name, [own, *keys])
+        previous = find_predecessor(archive, request.state_directory, reporter)
         started = _start(store, previous, reporter)
         place = BackupPlace(request.retention_class, request.source.name, new_backup_id(started))
         # Also the proof that this host may create keys, before it pins anything.
-        store.create(place.started, [])
-        return _Run(store, request, place, reporter).execute(started, previous)
+        first = store.create(place.started, [])
+        return _Run(store, request, place, first.modified, reporter).execute(started, previous)
 
 
-def _check_vault(store: Store, request: BackupRequest) -> None:
+def _check_vault(store: Store, request: BackupRequest, reporter: Reporter) -> None:
     vault = vault_id(str(request.vault))
-    if next(store.list(vault_prefix(request.source.name, vault)), None) is None:
+    places = [parse_vault_key(item.key) for item in store.list(vault_prefix(request.source.name, vault))]
+    found = {place.operator for place in places if place is not None}
+    if not found:
         raise ConfigError(
             f"{store.url} holds no key file of vault {vault} of source {request.source.name!r}: nobody could restore",
             hint="Check that vault and destination in archiver.toml belong together; archiver init makes a new pair.",
         )
+    for operator in sorted(set(request.operators) - found):
+        reporter.warn(
+            f"operator {operator!r} cannot open this backup: {store.url} holds no file of that name for vault {vault}; "
+            "archiver keys add makes one"
+        )
 
 
-def _previous(store: Store, request: BackupRequest, reporter: Reporter) -> Backup | None:
-    """The newest backup that this host's own key has signed. One that anybody else planted must not stop the run."""
-    archive = Archive(store, request.source.name, [TrustedKey(request.signing_key.verify_key)])
-    for place in archive.places():
-        try:
-            return archive.load(place)
-        except (IntegrityError, NotFoundError) as error:
-            reporter.warn(f"not continuing from {place.backup}: {error.message}")
-    return None
-
-
-def _start(store: Store, previous: Backup | None, reporter: Reporter) -> datetime:
+def _start(store: Store, previous: Predecessor | None, reporter: Reporter) -> datetime:
     """The store's clock, in a later second than the previous backup's: ids are ordered by age to the second."""
     started = store.clock()
-    if previous is not None and started < previous.manifest.started - timedelta(seconds=1):
+    if previous is not None and started < previous.latest_started - timedelta(seconds=1):
         reporter.warn(
-            f"the store's clock says {started:%Y-%m-%dT%H:%M:%SZ}, before backup {previous.manifest.backup}: until it "
+            f"the store's clock says {started:%Y-%m-%dT%H:%M:%SZ}, before backup {previous.latest}: until it "
             "has passed that, latest is that older backup; name this one by its id"
         )
-    if previous is not None and started.replace(microsecond=0) == previous.manifest.started.replace(microsecond=0):
+    if previous is not None and started.replace(microsecond=0) == previous.latest_started:
         time.sleep(1 - started.microsecond / 1_000_000)
         return store.clock()
     return started
@@ -142,15 +147,18 @@ def _start(store: Store, previous: Backup | None, reporter: Reporter) -> datetim
 class _Run:
     """One backup under way."""
 
-    def __init__(self, store: Store, request: BackupRequest, place: BackupPlace, reporter: Reporter) -> None:
+    def __init__(
+        self, store: Store, request: BackupRequest, place: BackupPlace, began: datetime, reporter: Reporter
+    ) -> None:
         self._store = store
         self._request = request
         self._place = place
+        self._began = began
         self._reporter = reporter
         self._vault = Vault(id=vault_id(str(request.vault)), recipient=str(request.vault))
         self._lists = BackupLists(store, place, request.vault, request.tuning, reporter)
 
-    def execute(self, started: datetime, previous: Backup | None) -> BackupResult:
+    def execute(self, started: datetime, previous: Predecessor | None) -> BackupResult:
         """Data and lists, then signature and manifest."""
         place, source = self._place, self._request.source
         with ExitStack() as resources:
@@ -161,7 +169,7 @@ class _Run:
             environments, skew = self._copy_environments()
             self._lists.put(*environments)
             if tree is not None:
-                self._copy_media(tree, 0 if previous is None else previous.manifest.totals.files)
+                self._copy_media(tree, 0 if previous is None else previous.files)
         manifest = self._describe(started, previous, environments)
         self._commit(manifest)
         return BackupResult(manifest, place.retention_class, environments, skew, self._store.requests)
@@ -285,7 +293,7 @@ class _Run:
         )
 
     def _describe(
-        self, started: datetime, previous: Backup | None, environments: Sequence[EnvironmentRecord]
+        self, started: datetime, previous: Predecessor | None, environments: Sequence[EnvironmentRecord]
     ) -> Manifest:
         place, request = self._place, self._request
         return Manifest(
@@ -298,8 +306,8 @@ class _Run:
             lease_days=request.retention.lease,
             consistency=weakest(record.method for record in environments),
             totals=self._lists.totals,
-            sequence=1 if previous is None else previous.manifest.sequence + 1,
-            previous=None if previous is None else Previous(backup=previous.manifest.backup, blake3=previous.blake3),
+            sequence=1 if previous is None else min(previous.sequence + 1, MAX_SEQUENCE),
+            previous=None if previous is None else previous.link,
             signer=request.signing_key.verify_key.key_id,
             contents=self._lists.contents,
             objects=self._lists.objects,
@@ -313,8 +321,13 @@ class _Run:
         comment = f"archiver backup {manifest.backup} of {manifest.source}"
         signature = self._request.signing_key.sign(data, comment)
         self._store.create(self._place.signature, [signature.encode("ascii")])
-        self._store.create(self._place.manifest, [data])
+        stored = self._store.create(self._place.manifest, [data])
         self._reporter.event("committed", backup=manifest.backup, key=self._place.manifest)
+        meter = Meter()
+        meter.update(data)
+        signer = TrustedKey(self._request.signing_key.verify_key)
+        statement = Statement(manifest, meter.blake3, signer, stored.modified, self._began)
+        conclude(self._request.state_directory, self._store.url, statement, self._reporter)
 
 
 def weakest(methods: Iterable[Method]) -> Consistency:

@@ -10,10 +10,12 @@ from archiver.catalog.names import check_class
 from archiver.config import Config, PinLimits, SourceConfig
 from archiver.crypto.identities import read_secret_file
 from archiver.crypto.keys import parse_recipient
-from archiver.crypto.minisign import SigningKey
+from archiver.crypto.minisign import SigningKey, VerifyKey
+from archiver.crypto.trust import TrustedKey
 from archiver.environment.inspection import inspect
 from archiver.environment.messages import Declared, Method
 from archiver.errors import ArchiverError, ConfigError, FormatError, UsageError
+from archiver.operations.access import configured_keys
 from archiver.operations.backup import BackupRequest, BackupResult, backup
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
@@ -102,6 +104,8 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
             f"{config.path}: signing.key: {error.message}",
             hint=error.hint or "Restore the key, or let archiver init make a new one with another --config.",
         ) from None
+    trusted = configured_keys(config)
+    _check_trusted(signing_key.verify_key, trusted, config)
     resolved = resolve_source(source)
     _check_apart(parse_destination(config.destination, config.destination_options), resolved)
     return BackupRequest(
@@ -114,7 +118,25 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
         tuning=config.tuning,
         pin=config.pin,
         label=label,
+        trusted=trusted,
+        operators=tuple(source.operators),
     )
+
+
+def _check_trusted(own: VerifyKey, trusted: Sequence[TrustedKey], config: Config) -> None:
+    """A backup that nobody would believe is none."""
+    found = next((key for key in trusted if key.key == own), None)
+    if found is None:
+        raise ConfigError(
+            f"{config.path}: signing.key: its public key {own} is not in signing.trusted",
+            hint="Add it there, and write the recovery card anew with archiver keys card: else no backup verifies.",
+        )
+    if found.revoked is not None:
+        raise ConfigError(
+            f"{config.path}: signing.key: key {own.key_id} is revoked since {found.revoked:%Y-%m-%dT%H:%M:%SZ}",
+            hint="Make a new one with archiver keys generate --signing, name it in signing.key and add it to "
+            "signing.trusted.",
+        )
 
 
 def _check_apart(destination: Destination, source: Source) -> None:

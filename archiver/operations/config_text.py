@@ -33,6 +33,7 @@ def render_source(
     name: str,
     *,
     vault: str,
+    operators: Mapping[str, str],
     environments: Mapping[str, Path] | None,
     media: Path | None,
     ucotron_config: Path | None,
@@ -40,7 +41,7 @@ def render_source(
     """One source's tables."""
     lines = [
         f"[source.{name}]",
-        "# The vault's public recipient: everything is encrypted to it. Only the recovery card opens the vault.",
+        "# The vault's public recipient: everything is encrypted to it. Its operators open it.",
         f"vault = {_quote(vault)}",
     ]
     if ucotron_config is not None:
@@ -50,6 +51,13 @@ def render_source(
         ]
     if media is not None:
         lines.append(f"media = {_quote(media)}")
+    lines += [
+        "",
+        f"[source.{name}.operators]",
+        '# Who may restore: by name a recipient (age1…), the ARN of a KMS key, or "passphrase". Each has a file in the',
+        "# destination, and only that opens anything: to change them, run archiver keys add, remove or rotate.",
+    ]
+    lines += [f"{key} = {_quote(value)}" for key, value in operators.items()]
     if environments:
         lines += ["", f"[source.{name}.environments]"]
         lines += [f"{key} = {_quote(path)}" for key, path in environments.items()]

@@ -5,18 +5,17 @@ import stat
 from collections.abc import Iterator
 from contextlib import closing
 
-from archiver.catalog.names import vault_prefix
 from archiver.config import Config, SourceConfig
 from archiver.crypto.identities import read_secret_file
-from archiver.crypto.keys import parse_recipient
-from archiver.crypto.minisign import SigningKey, VerifyKey
-from archiver.crypto.recipients import vault_id
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.trust import TrustedKey
 from archiver.errors import ArchiverError
+from archiver.operations.access import configured_keys
 from archiver.operations.doctor_destination import directory_findings, examine_bucket, reach
 from archiver.operations.doctor_environment import examine_environment
+from archiver.operations.doctor_vault import vault_findings
 from archiver.operations.findings import Finding, nearest
 from archiver.operations.sources import resolve_source
-from archiver.stores.base import Store
 from archiver.stores.destination import FileDestination, S3Destination, open_store, parse_destination
 
 
@@ -36,7 +35,7 @@ def examine(config: Config) -> Iterator[Finding]:
         for source in config.sources.values():
             yield from _source(source, config)
             if reachable:
-                yield from _vault(store, source)
+                yield from vault_findings(store, source)
     if not config.sources:
         yield Finding("error", str(config.path), "defines no source", "Run archiver init.")
 
@@ -48,19 +47,34 @@ def _signing(config: Config) -> Iterator[Finding]:
     subject = f"signing key {config.signing_key}"
     try:
         key = SigningKey.parse(read_secret_file(config.signing_key)).verify_key
-        trusted = [VerifyKey.parse(text) for text in config.trusted]
+        trusted = configured_keys(config)
     except ArchiverError as error:
         yield Finding.of(subject, error)
         return
     mode = stat.S_IMODE(config.signing_key.stat().st_mode)
     if mode & 0o077:
         yield Finding("warning", subject, f"other users may read it (mode {mode:04o})", "chmod 600 the file.")
-    if key not in trusted:
+    own = next((item for item in trusted if item.key == key), None)
+    if own is None:
         yield Finding(
             "error", subject, f"its public key {key} is not in signing.trusted", "Add it: else no backup verifies."
         )
+    elif own.revoked is not None:
+        yield Finding(
+            "error", subject, f"{key.key_id} is revoked since {own.revoked:%Y-%m-%dT%H:%M:%SZ}: it signs no backup",
+            "Make a new one with archiver keys generate --signing, for signing.key and signing.trusted.",
+        )  # fmt: skip
     else:
         yield Finding("ok", subject, f"signs as {key.key_id}")
+    others = [item for item in trusted if item.key != key]
+    if others:
+        yield Finding("ok", "trusted signing keys", ", ".join(_key_in_words(item) for item in others))
+
+
+def _key_in_words(trusted: TrustedKey) -> str:
+    if trusted.revoked is None:
+        return trusted.key.key_id
+    return f"{trusted.key.key_id} until {trusted.revoked:%Y-%m-%dT%H:%M:%SZ}"
 
 
 def _state(config: Config) -> Iterator[Finding]:
@@ -70,23 +84,6 @@ def _state(config: Config) -> Iterator[Finding]:
             "error", f"state directory {config.state_directory}", f"{directory} cannot be written to by this user",
             "Set state_directory in archiver.toml to a directory that this user may write.",
         )  # fmt: skip
-
-
-def _vault(store: Store, source: SourceConfig) -> Iterator[Finding]:
-    subject = f"vault of {source.name}"
-    try:
-        vault = vault_id(str(parse_recipient(source.vault)))
-        files = [item.key for item in store.list(vault_prefix(source.name, vault))]
-    except ArchiverError as error:
-        yield Finding.of(subject, error)
-        return
-    if not files:
-        yield Finding(
-            "error", subject, f"the destination holds no key file of vault {vault}: nobody could restore",
-            "Check that vault and destination belong together.",
-        )  # fmt: skip
-    else:
-        yield Finding("ok", subject, f"{vault}, opened by {', '.join(key.rsplit('/', 1)[-1] for key in files)}")
 
 
 def _source(section: SourceConfig, config: Config) -> Iterator[Finding]:

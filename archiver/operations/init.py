@@ -1,8 +1,8 @@
 """``archiver init``: a vault, a signing key, a recovery card and a commented configuration."""
 
 import os
-from collections.abc import Mapping
-from contextlib import closing
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -11,27 +11,32 @@ from archiver.catalog.names import check_name, vault_key, vault_prefix
 from archiver.config import Config, load_config, parse_config
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.identities import read_secret_file, write_secret_file
-from archiver.crypto.keys import PublicKey, SecretKey, generate_identity
+from archiver.crypto.keys import SecretKey, generate_identity
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import vault_id
-from archiver.crypto.vault import create_vault, seal_vault
+from archiver.crypto.trust import TrustedKey
+from archiver.crypto.vault import OperatorKey, create_vault, seal_vault, vault_form
 from archiver.errors import AlreadyExistsError, ConfigError, NotFoundError
 from archiver.filesystem import sync_directory
+from archiver.operations.access import configured_keys
 from archiver.operations.config_text import render_new, render_source
+from archiver.operations.operator_keys import opens_with, operator_text, weakness
 from archiver.stores.base import Store
 from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
 
 
 @dataclass(frozen=True, slots=True)
 class InitRequest:
-    """What to set up. Without a ``recipient`` an operator identity is made, and lives on the recovery card alone."""
+    """What to set up. Without an ``operator_key`` an identity is made, and lives on the recovery card alone."""
 
     config: Path
     destination: str
     source: str
     operator: str
     card: Path
-    recipient: PublicKey | None = None
+    operator_key: OperatorKey | None = None
+    post_quantum: bool = False
+    """Whether the vault is post-quantum, and so the identity if one is made."""
     environments: Mapping[str, Path] | None = None
     media: Path | None = None
     ucotron_config: Path | None = None
@@ -47,6 +52,10 @@ class InitResult:
     card_text: str
     vault: str
     vault_key: str
+    operator_key: str
+    """As in the configuration."""
+    warning: str | None
+    """What makes the vault weaker than it was asked to be."""
 
 
 def init(request: InitRequest) -> InitResult:
@@ -59,43 +68,70 @@ def init(request: InitRequest) -> InitResult:
     existing = load_config(request.config) if request.config.exists() else None
     if existing is not None:
         _check_fits(existing, request.source, destination)
+    identity, operator = _operator(request)
+    vault = create_vault(post_quantum=request.post_quantum)
+    # KMS is asked here, if it is asked at all: nothing is written yet.
+    sealed = seal_vault(vault, operator, request.source)
+    key = vault_key(request.source, vault_id(str(vault.recipient)), request.operator, vault_form(operator))
     signing_path = (existing and existing.signing_key) or request.config.absolute().parent / "archiver-signing.key"
-    made: list[Path] = []
-    try:
+    with _all_or_nothing() as made:
         signer = _signing_key(signing_path, made)
-        operator, recipient = _operator(request)
-        vault = create_vault()
         card = RecoveryCard(
             destination=destination.display,
             source=request.source,
             vault_recipient=vault.recipient,
-            verify_key=signer.verify_key,
+            verify_keys=_verify_keys(existing, signer),
             created=datetime.now(UTC),
-            identity=operator,
+            identity=identity,
+            opens_with=(opens_with(operator),),
         )
-        text = _config_text(request, existing, signing_path, card)
+        text = _config_text(request, existing, signing_path, signer, card, operator)
         write_secret_file(request.card, card.render())
         made.append(request.card)
-        key = vault_key(request.source, vault_id(str(card.vault_recipient)), request.operator, "age")
+        config = _written_beside(request.config, text, made)
         with closing(open_store(destination)) as store:
             _refuse_existing(store, request.source)
-            store.create(key, [seal_vault(vault, recipient, request.source)])
-        _write_config(request.config, text)
+            store.create(key, [sealed])
+        config.replace(request.config)
+    sync_directory(request.config.absolute().parent)
+    return InitResult(
+        config=request.config,
+        signing_key=signing_path,
+        card=request.card,
+        card_text=card.render(),
+        vault=vault_id(str(vault.recipient)),
+        vault_key=key,
+        operator_key=operator_text(operator),
+        warning=weakness(vault.recipient, request.operator, operator),
+    )
+
+
+@contextmanager
+def _all_or_nothing() -> Iterator[list[Path]]:
+    """Gives a list of files; those in it are removed again when the block fails."""
+    made: list[Path] = []
+    try:
+        yield made
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
         raise
-    return InitResult(
-        request.config, signing_path, request.card, card.render(), vault_id(str(card.vault_recipient)), key
-    )
 
 
-def _operator(request: InitRequest) -> tuple[SecretKey | None, PublicKey]:
-    """The operator's recipient, and the identity if it is made here and now."""
-    if request.recipient is not None:
-        return None, request.recipient
-    identity = generate_identity(post_quantum=False)
+def _operator(request: InitRequest) -> tuple[SecretKey | None, OperatorKey]:
+    """The operator's key, and the identity if it is made here and now."""
+    if request.operator_key is not None:
+        return None, request.operator_key
+    identity = generate_identity(post_quantum=request.post_quantum)
     return identity, identity.recipient
+
+
+def _verify_keys(existing: Config | None, signer: SigningKey) -> tuple[TrustedKey, ...]:
+    """What the card is to believe: what the configuration does, and this host's own key."""
+    configured = () if existing is None else configured_keys(existing)
+    if any(trusted.key == signer.verify_key for trusted in configured):
+        return configured
+    return (TrustedKey(signer.verify_key), *configured)
 
 
 def _refuse_existing(store: Store, source: str) -> None:
@@ -134,11 +170,19 @@ def _signing_key(path: Path, made: list[Path]) -> SigningKey:
     return signer
 
 
-def _config_text(request: InitRequest, existing: Config | None, signing_key: Path, card: RecoveryCard) -> str:
+def _config_text(
+    request: InitRequest,
+    existing: Config | None,
+    signing_key: Path,
+    signer: SigningKey,
+    card: RecoveryCard,
+    operator: OperatorKey,
+) -> str:
     """A new file, or the one there is with one more source; raises ``ConfigError`` for what cannot be configured so."""
     source = render_source(
         request.source,
         vault=str(card.vault_recipient),
+        operators={request.operator: operator_text(operator)},
         environments=request.environments,
         media=request.media,
         ucotron_config=request.ucotron_config,
@@ -149,14 +193,17 @@ def _config_text(request: InitRequest, existing: Config | None, signing_key: Pat
         # Beside the file the two can be taken to another host together.
         if signing_key.parent == request.config.absolute().parent:
             signing_key = Path(signing_key.name)
-        text = render_new(card.destination, signing_key, str(card.verify_key)) + "\n" + source
+        text = render_new(card.destination, signing_key, str(signer.verify_key)) + "\n" + source
     parse_config(text, request.config)
     return text
 
 
-def _write_config(path: Path, text: str) -> None:
-    """The name changes hands only when all is written."""
+def _written_beside(path: Path, text: str, made: list[Path]) -> Path:
+    """``text`` in a temporary sibling of ``path``: the name changes hands only when all is written."""
     temporary = path.with_name(f".{path.name}.new")
-    temporary.write_text(text, "utf-8")
-    temporary.replace(path)
-    sync_directory(path.absolute().parent)
+    with temporary.open("w", encoding="utf-8") as file:
+        made.append(temporary)
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    return temporary

@@ -17,7 +17,8 @@ from archiver.catalog.records import (
     WarningRecord,
 )
 from archiver.errors import FormatError, IntegrityError, NotFoundError, UsageError
-from archiver.operations.archive import Archive, Backup
+from archiver.operations.archive import Archive
+from archiver.operations.history import Backup
 from archiver.operations.paths import MEDIA, item_path, selector
 from archiver.stages.measure import Meter
 

@@ -14,7 +14,8 @@ from archiver.catalog.records import (
     WarningRecord,
 )
 from archiver.errors import BusyError, NotFoundError, TargetError, UsageError
-from archiver.operations.archive import Archive, Backup
+from archiver.operations.archive import Archive
+from archiver.operations.history import Backup
 from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
 from archiver.operations.selection import StandIns, find_stand_ins, select
 from archiver.operations.sources import Source

@@ -16,6 +16,7 @@ from archiver.errors import (
     StorageError,
     UsageError,
 )
+from archiver.operations.objects import naming
 from archiver.stores.base import Store
 
 
@@ -40,8 +41,10 @@ def unlock_vault(store: Store, places: Sequence[VaultPlace], keyring: Keyring, r
     """Open one vault by any of its files ``places``, of which there is at least one.
 
     Anybody can seal an identity to an operator, so it counts only if it is that of ``recipient`` or, without one, has
-    the vault's own fingerprint. Raises ``UsageError`` for an empty keyring, ``NoIdentityError`` when nothing in it is
-    for any of the files, and otherwise the error of the last file that could not be opened as it should be.
+    the vault's own fingerprint. Whatever is wrong with one file, another may still open the vault; files of KMS come
+    last, because age files open without asking anybody. Raises ``UsageError`` for an empty keyring. When none opens:
+    the ``StorageError`` of KMS or the store if there was one, which may mend; else what is wrong with a file that
+    should open; else ``NoIdentityError``: nothing in ``keyring`` is for any of the files.
     """
     vault, source = places[0].vault, places[0].source
     operators = ", ".join(f"{place.operator}.{place.form}" for place in places)
@@ -50,26 +53,32 @@ def unlock_vault(store: Store, places: Sequence[VaultPlace], keyring: Keyring, r
             f"vault {vault} of {source!r} needs an operator's identity (it is sealed to: {operators})",
             hint=_hint(places),
         )
-    problem: ArchiverError | None = None
-    for place in places:
-        # Whatever is wrong with one operator's file, another's may still open the vault.
+    problems: list[ArchiverError] = []
+    for place in sorted(places, key=lambda place: place.form):
         try:
-            identity = open_vault(read_small(store, place.key, MAX_VAULT_FILE), place.form, keyring, source, vault)
+            with naming(place.key):
+                return OpenedVault(_open(store, place, keyring, recipient), place)
         except NoIdentityError:
             continue
-        except (IntegrityError, NotFoundError, StorageError, UsageError) as error:
-            problem = type(error)(f"{place.key}: {error.message}", hint=error.hint)
-            continue
-        found = str(identity.recipient)
-        if found == recipient or (recipient is None and vault_id(found) == vault):
-            return OpenedVault(identity, place)
-        problem = IntegrityError(f"{place.key} holds the identity of another vault")
-    if problem is not None:
-        raise problem
+        except (IntegrityError, NotFoundError, StorageError) as error:
+            error.hint = error.hint or _hint(places)
+            problems.append(error)
+    if problems:
+        # Anybody who can plant a file can make it malformed: that must not hide what the operator can mend.
+        raise min(problems, key=lambda problem: not isinstance(problem, StorageError))
     raise NoIdentityError(
         f"none of the given identities opens vault {vault} of {source!r} (it is sealed to: {operators})",
         hint=_hint(places),
     )
+
+
+def _open(store: Store, place: VaultPlace, keyring: Keyring, recipient: str | None) -> SecretKey:
+    data = read_small(store, place.key, MAX_VAULT_FILE)
+    identity = open_vault(data, place.form, keyring, place.source, place.vault)
+    found = str(identity.recipient)
+    if found != recipient and (recipient is not None or vault_id(found) != place.vault):
+        raise IntegrityError(f"{place.key} holds the identity of another vault")
+    return identity
 
 
 def read_small(store: Store, key: str, limit: int) -> bytes:

@@ -16,8 +16,9 @@ from typing import Literal
 from archiver.catalog.names import vault_prefix
 from archiver.catalog.records import EnvironmentRecord, FileRecord, ObjectRecord
 from archiver.errors import IntegrityError, NotFoundError
-from archiver.operations.archive import Archive, Backup
+from archiver.operations.archive import Archive
 from archiver.operations.assembly import Assembly
+from archiver.operations.history import Backup
 from archiver.operations.paths import item_path
 from archiver.progress import Reporter
 from archiver.sinks.environment import EnvironmentSink

@@ -24,9 +24,10 @@ class Store(Protocol):
 
     Keys are relative to the destination's prefix: non-empty segments joined by ``/``, each at most 255 bytes of
     ``[A-Za-z0-9._-]`` and neither ``.`` nor ``..``; anything else raises ``UsageError`` before a request is made.
-    A key is created once and never overwritten or deleted. All methods may be called from several threads.
-    Errors: ``NotFoundError`` for a missing key and for a directory that does not exist, ``StorageError`` when the store
-    cannot be reached or refuses, a missing bucket included; never an exception of a third-party library.
+    A key is created once and never overwritten, and nothing but ``delete`` ends it. All methods may be called from
+    several threads. Errors: ``NotFoundError`` for a missing key and for a directory that does not exist,
+    ``StorageError`` when the store cannot be reached or refuses, a missing bucket included; never an exception of a
+    third-party library.
     """
 
     url: str
@@ -70,6 +71,14 @@ class Store(Protocol):
         """The distinct next segments below ``prefix``, which is empty or ends with ``/``, in order, each once.
 
         For ``a/b/c`` and ``a/d``, ``list_names("a/")`` gives ``b`` and ``d``. Cheap however much lies below them.
+        """
+
+    def delete(self, key: str) -> None:
+        """Delete ``key``: absent, durably, on return. Raises ``NotFoundError`` when it does not exist.
+
+        Only for a command that an administrator runs to remove something: nothing that a backup or a restore does calls
+        it (tests/test_deletion.py), and a backup host's credentials need not allow it. A bucket with versions keeps the
+        deleted one. After an error the key may exist or not.
         """
 
     def recover(self) -> int:

@@ -110,6 +110,15 @@ class LocalStore:
             )
         )
 
+    def delete(self, key: str) -> None:
+        # Directories stay: another thread may be about to create a key in one.
+        path = self._root / self.stat(key).key
+        try:
+            path.unlink()
+            sync_directory(path.parent)
+        except OSError as error:
+            raise _lookup_error(path, error) from error
+
     def recover(self) -> int:
         removed = 0
         for entry in self._journal.entries():

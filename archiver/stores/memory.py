@@ -64,6 +64,12 @@ class MemoryStore:
             names = {next_segment(key, prefix) for key in self._objects if key.startswith(prefix)}
         return iter(sorted(names))
 
+    def delete(self, key: str) -> None:
+        check_key(key)
+        with self._lock:
+            if self._objects.pop(key, None) is None:
+                raise NotFoundError(f"{key} does not exist in {self.url}")
+
     def recover(self) -> int:
         return 0
 

@@ -1,17 +1,19 @@
 """The store in a bucket: ``s3://bucket/prefix``."""
 
 from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any
 
 from archiver.buffers import Buffer
-from archiver.errors import StorageError
+from archiver.errors import NotFoundError, StorageError
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_key, is_segment
 from archiver.stores.ranges import check_range
 from archiver.stores.retry import Retry
 from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_errors import S3_ERRORS, error_code
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_reads import S3Reader
 from archiver.stores.s3_writes import S3Writer, response_time
@@ -21,8 +23,8 @@ class S3Store:
     """Implements Store below ``prefix``, which may be empty, of ``bucket``.
 
     Permissions it needs there: s3:ListBucket, s3:GetObject, s3:PutObject, s3:AbortMultipartUpload, and for recover
-    s3:ListBucketMultipartUploads; never s3:DeleteObject. A store may apply a create whose answer is lost for good:
-    such a create fails, and its key exists.
+    s3:ListBucketMultipartUploads; s3:DeleteObject for ``delete`` alone. A store may apply a create whose answer is lost
+    for good: such a create fails, and its key exists.
     """
 
     def __init__(
@@ -79,6 +81,24 @@ class S3Store:
             names.update(self._connection.own_key(name).removeprefix(prefix) for name in found)
         # The bucket orders 'a-b/' before 'a/': names are ordered without their slash.
         return iter(sorted(filter(is_segment, names)))
+
+    def delete(self, key: str) -> None:
+        # S3 says of a key that does not exist that it was deleted.
+        self.stat(key)
+        address = self._connection.address(key)
+        client = self._connection.client
+        try:
+            self._connection.send("s3:DeleteObject", key, lambda: client.delete_object(**address))
+        except S3_ERRORS as error:
+            # Other stores do not, when it is asked again after a lost answer.
+            if error_code(error) != "NoSuchKey":
+                raise self._connection.translated(error, "s3:DeleteObject", key) from error
+        with suppress(NotFoundError):
+            self.stat(key)
+            raise StorageError(
+                f"{self._connection.place(key)} exists still, though the store says that it was deleted",
+                hint="Check for a lock on the object, and that nothing between here and the store answers for it.",
+            )
 
     def recover(self) -> int:
         return self._writer.recover()

@@ -12,11 +12,11 @@ from botocore.config import Config
 from botocore.exceptions import BotoCoreError
 from botocore.handlers import add_expect_header
 
+from archiver.aws import AwsCredentials
 from archiver.errors import ArchiverError, ConfigError, NotFoundError
 from archiver.stores.retry import Retry
 from archiver.stores.s3_answers import check_answer
 from archiver.stores.s3_completeness import refuse_short_body, require_whole_heads
-from archiver.stores.s3_credentials import S3Credentials
 from archiver.stores.s3_errors import S3_ERRORS, S3Error, error_code, is_refusal, is_throttling, is_transient, translate
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_proxies import check_proxy
@@ -144,7 +144,7 @@ class S3Connection:
         with self._lock:
             self._sent[event_name.rpartition(".")[2]] += 1
 
-    def _connect(self, options: S3Options) -> "tuple[S3Credentials, S3Client]":
+    def _connect(self, options: S3Options) -> "tuple[AwsCredentials, S3Client]":
         if options.ca_bundle is not None and not Path(options.ca_bundle).is_file():
             raise ConfigError(f"destination option ca_bundle: {options.ca_bundle} does not exist")
         config = Config(
@@ -161,7 +161,7 @@ class S3Connection:
         )
         try:
             session = boto3.session.Session(profile_name=options.profile, region_name=options.region)
-            credentials = S3Credentials(session, f"s3://{self.bucket}")
+            credentials = AwsCredentials(session, f"s3://{self.bucket}")
             client = session.client(
                 "s3",
                 # Requests to AWS itself are then redirected or refused with the bucket's region in the message.

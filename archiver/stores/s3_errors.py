@@ -24,6 +24,7 @@ from botocore.exceptions import (
 )
 from botocore.parsers import ResponseParserError
 
+from archiver.aws import reason
 from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
 from archiver.stores.s3_answers import REDIRECTS
 
@@ -252,18 +253,6 @@ def _translate_failure(error: BotoCoreError, *, place: str, endpoint: str) -> St
             return StorageError(f"cannot reach {endpoint}: {reason(error)}", hint=hint)
         case _:
             return StorageError(f"{place}: {reason(error)}")
-
-
-def reason(error: BotoCoreError) -> str:
-    """The part of ``error`` that says what happened, without the names of the libraries' classes."""
-    cause: object = getattr(error, "kwargs", {}).get("error") or error
-    # urllib3 wraps the operating system's error, and shows its Python form.
-    while isinstance(cause, Exception) and cause.args and isinstance(cause.args[-1], Exception):
-        cause = cause.args[-1]
-    text = str((isinstance(cause, OSError) and cause.strerror) or cause)
-    # urllib3 names its connection's class first.
-    text = " ".join(re.sub(r"^\w+Connection\(.*?\): ", "", text).split()).rstrip(".")
-    return text[:1].lower() + text[1:]
 
 
 def _proxy(error: ProxyConnectionError) -> str:

@@ -34,7 +34,11 @@ MANIFEST = Manifest(
     consistency="locked",
     totals=Totals(environments=2, files=300, plaintext_bytes=2**40, objects=7, stored_bytes=2**39, warnings=1),
     sequence=12,
-    previous=Previous(backup="20261121T020000Z-aabbcc", blake3="ab" * 32),
+    previous=Previous(
+        backup="20261121T020000Z-aabbcc",
+        blake3="ab" * 32,
+        promised_until=datetime(2026, 12, 26, 2, 0, 0, tzinfo=UTC),
+    ),
     signer="0123456789ABCDEF",
     contents=Digest(stored_size=1000, blake3="01" * 32),
     objects=Digest(stored_size=500, blake3="23" * 32),
@@ -84,8 +88,13 @@ REFUSED: dict[str, list[object]] = {
     "version": [0, -1, "1", None, 1.5, True],
     "backup": ["", "latest", GOOD["backup"] + "\n", "20261322T020000Z-3f9c2a"],
     "source": ["", "../x", "a\n", "A"],
-    "started": ["2026-11-22T02:00:00", "2026-11-22", "", 0, "9999-12-31T00:00:00Z"],
-    "finished": ["2026-11-22T02:00:00", None],
+    "started": ["2026-11-22T02:00:00", "2026-11-22", "", 0, "9999-12-31T00:00:00Z", "0001-01-01T00:00:00+00:01"],
+    "finished": [
+        "2026-11-22T02:00:00",
+        None,
+        "0001-01-01T00:00:00+00:01",
+        "9999-12-31T23:59:59-00:01",
+    ],
     "keep_days": [0, -1, 36501, 10**400, "35", True],
     "lease_days": [0, 36501],
     "consistency": ["perfect", "", None],
@@ -95,7 +104,15 @@ REFUSED: dict[str, list[object]] = {
     "contents": [{}, None, {"stored_size": 1, "blake3": "x"}],
     "objects": [{**GOOD["objects"], "extra": 1}],
     "totals": [{**GOOD["totals"], "files": -1}],
-    "previous": [{"backup": "../../x", "blake3": "ab" * 32}, {"backup": "20261121T020000Z-aabbcc", "blake3": ""}],
+    "previous": [
+        {**GOOD["previous"], "backup": "../../x"},
+        {**GOOD["previous"], "blake3": ""},
+        {**GOOD["previous"], "promised_until": "2026-12-26T02:00:00"},
+        {**GOOD["previous"], "promised_until": None},
+        {**GOOD["previous"], "promised_until": "9999-12-31T23:59:59-00:01"},
+        {**GOOD["previous"], "surprise": 1},
+        {"backup": GOOD["previous"]["backup"], "blake3": GOOD["previous"]["blake3"]},
+    ],
     "surprise": [1],
 }
 
@@ -137,4 +154,4 @@ def test_truncations_are_refused(size: int) -> None:
 def test_the_promise_counts_from_the_start_in_any_time_zone() -> None:
     assert MANIFEST.promised_until == datetime(2026, 12, 27, 2, 0, 0, tzinfo=UTC)
     assert decode(started="2026-11-22T04:00:00+02:00").promised_until == MANIFEST.promised_until
-    assert decode(started="0001-01-01T00:00:00+23:59").promised_until < MANIFEST.promised_until
+    assert decode(started="0001-01-02T00:00:00+23:59").promised_until < MANIFEST.promised_until

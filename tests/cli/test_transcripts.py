@@ -19,6 +19,7 @@ import pytest
 from archiver.cli.main import archiver as group
 from tests.operations.scene import Done, Scene, archiver, make_scene
 
+RECIPIENT = "age1kau3c7ew3f5t6kaxmn24kuae6rc253ep6cjt8hqd35c4w0682u6sy7nrgh"
 DIRECTORY = Path(__file__).parent / "transcripts"
 _WORDS = (
     (r"20\d{6}T\d{6}Z-[0-9a-f]{6}", "<backup>"),
@@ -120,7 +121,7 @@ def test_the_whole_story(scene: Scene) -> None:
         "restore --to out --identity card.txt --force --only vector",
         "doctor",
     )
-    assert [done.code for done in results] == [0] * 12 + [6, 0, 0]
+    assert [done.code for done in results] == [0] * 12 + [6, 0, 3]
     check("story", text)
 
 
@@ -152,11 +153,35 @@ def test_init_and_keys(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     check("init", text)
 
 
+def test_operators(scene: Scene) -> None:
+    recipient = archiver("keys", "generate", "--output", "bob.txt").output.strip()
+    scene.backup()
+    text, results = transcript(
+        scene.root,
+        f"keys add bob --recipient {recipient} --identity card.txt --dry-run",
+        f"keys add bob --recipient {recipient} --identity card.txt",
+        f"keys add bob --recipient {recipient} --identity card.txt",
+        "keys show --identity card.txt",
+        "keys check --identity bob.txt",
+        "keys rotate --dry-run",
+        "keys rotate --identity card.txt",
+        "keys check --identity bob.txt",
+        "keys remove bob --identity bob.txt",
+        "keys remove bob --identity card.txt",
+        "keys check --identity bob.txt",
+        "keys remove test --identity card.txt",
+        "keys card --output new-card.txt --identity card.txt",
+    )
+    assert [done.code for done in results] == [0, 0, 6, 0, 0, 0, 0, 0, 4, 0, 4, 2, 0]
+    check("operators", text)
+
+
+_SIGNED = {"signature", "signer", "dated", "doubts"}
 _BACKUP = {
-    "backup", "source", "class", "started", "finished", "promised_until", "consistency", "sequence", "signature",
-    "signer", "environments", "files", "objects", "plaintext_bytes", "stored_bytes", "warnings",
+    "backup", "source", "class", "started", "finished", "promised_until", "consistency", "sequence",
+    "environments", "files", "objects", "plaintext_bytes", "stored_bytes", "warnings", *_SIGNED,
 }  # fmt: skip
-_DONE = (_BACKUP - {"sequence", "signature", "signer"}) | {"skew_seconds", "seconds", "requests"}
+_DONE = (_BACKUP - {"sequence"} - _SIGNED) | {"skew_seconds", "seconds", "requests"}
 
 
 def one(keys: set[str]) -> Callable[[Any], None]:
@@ -188,20 +213,37 @@ def each(keys: set[str]) -> Callable[[Any], None]:
         ("show --identity card.txt", one(_BACKUP | {"label", "contents", "problems"})),
         (
             "verify --level data --identity card.txt",
-            each({"backup", "verified", "level", "objects", "stored_bytes", "environments", "files"}),
+            each(_SIGNED | {"backup", "verified", "level", "objects", "stored_bytes", "environments", "files"}),
         ),
         (
             "restore --to out --identity card.txt",
-            one({"backup", "source", "signature", "environments", "media", "files", "replaced_kept_in"}),
+            one(_SIGNED | {"backup", "source", "environments", "media", "files", "replaced_kept_in"}),
         ),
         (
             "restore --to out --identity card.txt --dry-run",
-            one({
+            one(_SIGNED | {
                 "dry_run", "backup", "environments", "files", "file_bytes", "unchanged_files", "media_to", "obstacle",
             }),
         ),
         ("doctor", each({"severity", "subject", "message", "hint", "facts"})),
         ("keys generate --output new.txt", one({"recipient", "identity_file"})),
+        ("keys show --identity card.txt", one({"source", "vaults", "signing_keys"})),
+        (
+            f"keys add bob --recipient {RECIPIENT} --identity card.txt --dry-run",
+            one({"dry_run", "operator", "key", "created", "left_alone", "unopened", "ignored", "config"}),
+        ),
+        (
+            "keys rotate --identity card.txt",
+            one({"dry_run", "old_vault", "vault", "recipient", "operators", "created", "opened_by", "config"}),
+        ),
+        (
+            "keys check --identity card.txt",
+            each({"vault", "current", "backups", "newest", "opened_by", "problem"}),
+        ),
+        (
+            "keys card --output new.txt --identity card.txt",
+            one({"dry_run", "recovery_card", "vault", "has_identity", "opened_by"}),
+        ),
         ("show nothing", one({"error"})),
     ],
 )  # fmt: skip

@@ -11,12 +11,17 @@ from hypothesis import strategies as st
 from archiver.buffers import Buffer
 from archiver.crypto.age import MAX_HEAD, seal, seal_bytes, unseal, unseal_bytes
 from archiver.crypto.header import FILE_KEY_SIZE, Stanza, encode_header, parse_header
+from archiver.crypto.hybrid import HybridIdentity
+from archiver.crypto.passphrase import PassphraseIdentity, PassphraseRecipient
+from archiver.crypto.recipients import Recipient
 from archiver.crypto.stream import CHUNK, NONCE_SIZE, SEALED_CHUNK, PayloadSealer, sealed_size
 from archiver.crypto.x25519 import X25519Identity, X25519Recipient
-from archiver.errors import DecryptionError, FormatError, IntegrityError, SourceError, UsageError
+from archiver.errors import DecryptionError, FormatError, IntegrityError, NoIdentityError, SourceError, UsageError
 
 IDENTITY = X25519Identity.generate()
 OTHER = X25519Identity.generate()
+HYBRID = HybridIdentity.generate()
+PASSPHRASE = PassphraseRecipient("correct horse battery", work_factor=2)
 BOUNDARIES = [0, 1, CHUNK - 1, CHUNK, CHUNK + 1, 3 * CHUNK, 200_001, 16 * CHUNK, 16 * CHUNK + 1, 32 * CHUNK]
 SIZES = st.one_of(st.integers(0, 3000), st.sampled_from(BOUNDARIES))
 NOISE = os.urandom(32 * CHUNK)
@@ -77,6 +82,37 @@ def test_recipients_that_cannot_be_used_fail_before_the_first_byte() -> None:
     for recipients in ([], [IDENTITY.recipient, X25519Recipient(bytes(32))]):
         with pytest.raises(UsageError):
             seal([b""], recipients)
+
+
+@pytest.mark.parametrize(
+    ("recipients", "kinds"),
+    [
+        ([HYBRID.recipient, IDENTITY.recipient], "2 recipients of the kinds postquantum and x25519"),
+        ([IDENTITY.recipient, OTHER.recipient, HYBRID.recipient], "3 recipients of the kinds postquantum and x25519"),
+        ([PASSPHRASE, IDENTITY.recipient], "2 recipients of the kinds passphrase and x25519"),
+        ([HYBRID.recipient, PASSPHRASE], "2 recipients of the kinds passphrase and postquantum"),
+        ([PASSPHRASE, PASSPHRASE], "2 recipients of the kinds passphrase"),
+    ],
+)
+def test_no_file_is_weaker_than_one_of_its_recipients(recipients: list[Recipient], kinds: str) -> None:
+    with pytest.raises(UsageError, match=f"cannot have {kinds}$") as caught:
+        seal([b""], recipients)
+    assert caught.value.hint is not None
+
+
+def test_every_post_quantum_recipient_opens_and_no_one_else() -> None:
+    other = HybridIdentity.generate()
+    sealed = seal_bytes(b"text", [HYBRID.recipient, other.recipient])
+    assert unseal_bytes(sealed, [HYBRID]) == unseal_bytes(sealed, [IDENTITY, other]) == b"text"
+    with pytest.raises(NoIdentityError, match="none of 2 identities"):
+        unseal_bytes(sealed, [HybridIdentity.generate(), IDENTITY])
+
+
+def test_a_passphrase_opens_and_no_other() -> None:
+    sealed = seal_bytes(b"text", [PASSPHRASE])
+    assert unseal_bytes(sealed, [IDENTITY, PassphraseIdentity("correct horse battery")]) == b"text"
+    with pytest.raises(NoIdentityError, match="none of 2 identities"):
+        unseal_bytes(sealed, [IDENTITY, PassphraseIdentity("correct horse batterie")])
 
 
 def test_two_files_share_no_key_material() -> None:

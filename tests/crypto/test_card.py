@@ -2,7 +2,7 @@
 
 import dataclasses
 import subprocess
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
 import pytest
@@ -10,18 +10,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.crypto.age import seal_bytes
-from archiver.crypto.card import CardValues, RecoveryCard, parse_card
+from archiver.crypto.card import CardValues, OpensWith, RecoveryCard, parse_card
 from archiver.crypto.identities import parse_identities
+from archiver.crypto.keys import generate_identity
 from archiver.crypto.minisign import SigningKey
+from archiver.crypto.trust import TrustedKey
 from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import FormatError, UsageError
 
 OPERATOR = X25519Identity.generate()
+KEY = SigningKey.generate().verify_key
 CARD = RecoveryCard(
     destination="s3://bucket/prefix?region=eu-central-1",
     source="ucotron-prod",
     vault_recipient=X25519Identity.generate().recipient,
-    verify_key=SigningKey.generate().verify_key,
+    verify_keys=(TrustedKey(SigningKey.generate().verify_key),),
     created=datetime(2026, 11, 22, 2, 0, tzinfo=UTC),
     identity=OPERATOR,
 )
@@ -29,7 +32,7 @@ VALUES = CardValues(
     destination=CARD.destination,
     source=CARD.source,
     vault_recipient=CARD.vault_recipient,
-    verify_key=CARD.verify_key,
+    verify_keys=CARD.verify_keys,
     created=CARD.created,
 )
 
@@ -41,7 +44,7 @@ def test_a_card_says_everything() -> None:
     assert "archiver restore latest --identity THIS-FILE --to DIR" in text
     assert "#   pip install .\n" in text
     assert "Keep a copy of archiver's source or wheel with this card" in text
-    assert f"# verify-key: {CARD.verify_key}\n" in text
+    assert f"# verify-key: {CARD.verify_keys[0].key}\n" in text
 
 
 def test_age_takes_a_card_as_identity_file(tmp_path: Path) -> None:
@@ -56,7 +59,7 @@ def test_age_takes_a_card_as_identity_file(tmp_path: Path) -> None:
 def test_a_card_without_the_secret_becomes_one_when_it_is_appended() -> None:
     text = dataclasses.replace(CARD, identity=None).render()
     assert parse_card(text, "card.txt") == VALUES
-    assert "append the operator's AGE-SECRET-KEY" in text
+    assert "append its AGE-SECRET-KEY-... line below" in text
     with pytest.raises(FormatError, match="holds no identity"):
         parse_identities(text, "card.txt")
     completed = text + OPERATOR.encode() + "\n"
@@ -77,6 +80,93 @@ def test_a_plain_identity_file_has_no_values() -> None:
 def test_no_rendering_but_the_card_shows_the_secret() -> None:
     assert "AGE-SECRET-KEY" not in repr(CARD)
     assert OPERATOR.encode() in CARD.render()
+
+
+def test_several_signing_keys_with_their_revocations() -> None:
+    revoked = datetime(2026, 11, 20, 1, 2, 3, 456789, tzinfo=timezone(timedelta(hours=2)))
+    keys = (*CARD.verify_keys, TrustedKey(KEY, revoked), TrustedKey(SigningKey.generate().verify_key))
+    text = dataclasses.replace(CARD, verify_keys=keys).render()
+    assert f"# verify-key: {KEY} revoked 2026-11-20T01:02:03.456789+02:00\n" in text
+    parsed = parse_card(text, "card.txt").verify_keys
+    assert parsed == keys
+    assert parsed[1].revoked is not None
+    assert parsed[1].revoked.tzinfo is UTC
+
+
+WAYS: list[tuple[tuple[OpensWith, ...], str, list[str], list[str]]] = [
+    (
+        ("key",),
+        "it needs this beside it:",
+        ["archiver restore latest --identity THIS-FILE --to DIR"],
+        ["age -d -i THIS-FILE vault/SOURCE/VAULT-ID/OPERATOR.age > vault.txt"],
+    ),
+    (
+        ("passphrase",),
+        "it needs this beside it:",
+        ["archiver restore latest --identity THIS-FILE --passphrase --to DIR"],
+        ["age -d vault/SOURCE/VAULT-ID/OPERATOR.age > vault.txt"],
+    ),
+    (
+        ("kms",),
+        "it needs this beside it:",
+        ["archiver restore latest --identity THIS-FILE --kms --to DIR"],
+        ["jq -r .ciphertext vault/SOURCE/VAULT-ID/OPERATOR.kms | base64 -d > vault.kms"],
+    ),
+    (
+        ("passphrase", "kms"),
+        "it needs one of these beside it:",
+        [
+            "archiver restore latest --identity THIS-FILE --passphrase --to DIR",
+            "archiver restore latest --identity THIS-FILE --kms --to DIR",
+        ],
+        [
+            "age -d vault/SOURCE/VAULT-ID/OPERATOR.age > vault.txt",
+            "jq -r .ciphertext vault/SOURCE/VAULT-ID/OPERATOR.kms | base64 -d > vault.kms",
+        ],
+    ),
+]
+
+
+@pytest.mark.parametrize(("ways", "need", "commands", "opening"), WAYS, ids=["key", "passphrase", "kms", "several"])
+def test_a_card_without_the_secret_says_how_to_open(
+    ways: tuple[OpensWith, ...], need: str, commands: list[str], opening: list[str]
+) -> None:
+    text = dataclasses.replace(CARD, identity=None, opens_with=ways).render()
+    assert all(not line or line.startswith("#") for line in text.split("\n"))
+    assert need in text
+    found = [line.removeprefix("#").strip() for line in text.split("\n")]
+    assert [line for line in found if line.startswith("archiver restore")] == commands
+    assert [line for line in found if line.endswith((" > vault.txt", " > vault.kms"))] == [
+        *opening,
+        *(["--query Plaintext --output text | base64 -d > vault.txt"] if "kms" in ways else []),
+    ]
+    assert parse_card(text, "card.txt") == VALUES
+    # With an identity the card needs nothing else, whatever the operators have.
+    assert dataclasses.replace(CARD, opens_with=ways).render() == CARD.render()
+
+
+@pytest.mark.parametrize("part", ["vault", "identity", "both"])
+def test_a_post_quantum_card_says_which_age_it_needs(part: str) -> None:
+    assert "1.3" not in CARD.render()
+    identity, vault = generate_identity(post_quantum=True), generate_identity(post_quantum=True)
+    card = dataclasses.replace(
+        CARD,
+        identity=OPERATOR if part == "vault" else identity,
+        vault_recipient=CARD.vault_recipient if part == "identity" else vault.recipient,
+    )
+    text = card.render()
+    assert "# The keys are post-quantum: only age 1.3 or newer reads them.\n" in text
+    assert parse_card(text, "card.txt") == dataclasses.replace(VALUES, vault_recipient=card.vault_recipient)
+    assert card.identity is not None
+    assert [found.encode() for found in parse_identities(text, "card.txt")] == [card.identity.encode()]
+
+
+def test_a_card_to_which_any_key_may_be_appended_says_so() -> None:
+    text = dataclasses.replace(CARD, identity=None).render()
+    assert "# Only age 1.3 or newer takes a key that begins with AGE-SECRET-KEY-PQ-1.\n" in text
+    appended = generate_identity(post_quantum=True).encode()
+    assert [found.encode() for found in parse_identities(f"{text}{appended}\n", "card.txt")] == [appended]
+    assert "PQ" not in dataclasses.replace(CARD, identity=None, opens_with=("kms",)).render()
 
 
 @given(st.text(max_size=60), st.text(max_size=30))
@@ -107,11 +197,17 @@ def test_values_that_are_not_one_printable_line_are_not_rendered(value: str) -> 
         ("# vault: age1nonsense\n", "malformed comment line in card.txt: .*bech32"),
         (f"# vault: {OPERATOR.recipient} x\n", "malformed comment line in card.txt"),
         ("# verify-key: RWnonsense\n", "malformed comment line in card.txt: .*minisign public key"),
+        (f"# verify-key: {KEY} revoked yesterday\n", "expected the time of a revocation, got 'yesterday'"),
+        (f"# verify-key: {KEY} revoked \n", "malformed comment line in card.txt"),
+        (f"# verify-key: {KEY} revoked 2026-11-20T00:00:00\n", "the time of a revocation with its zone"),
+        (f"# verify-key: {KEY} revoked 0001-01-01T00:00:00+14:00\n", "expected the time of a revocation, got"),
+        (f"# verify-key: {KEY}\n# verify-key: {KEY} revoked 2026-11-20\n", "malformed comment line in card.txt"),
+        (f"# verify-key: {KEY}\n# verify-key: {KEY}\n", "expected each verify-key once"),
         ("# created: yesterday\n", "expected the time of creation, got 'yesterday'"),
         ("# created: 2026-11-22T02:00:00\n", "with its zone"),
     ],
     # Keys are random: they must not be part of a test's name, which all workers have to agree on.
-    ids=map(str, range(8)),
+    ids=map(str, range(14)),
 )
 def test_malformed_values_are_refused(lines: str, reason: str) -> None:
     with pytest.raises(FormatError, match=reason):

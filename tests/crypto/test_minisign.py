@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.crypto.minisign import MAX_TRUSTED_COMMENT, SigningKey, VerifyKey
+from archiver.crypto.minisign import MAX_TRUSTED_COMMENT, SigningKey, VerifyKey, key_id, signer_of
 from archiver.errors import AuthenticityError, FormatError, UsageError
 
 KEY = SigningKey.generate()
@@ -192,6 +192,35 @@ def test_the_spare_bits_of_base64_are_no_room_for_another_text() -> None:
     assert base64.b64decode(altered) == base64.b64decode(lines[3])
     with pytest.raises(AuthenticityError, match="not canonical"):
         KEY.verify_key.verify(MESSAGE, "".join([*lines[:3], altered]))
+
+
+ORDER = 2**252 + 27742317777372353535851937790883648493
+"""Of the group that Ed25519 computes in."""
+
+
+@pytest.mark.parametrize("line", [1, 3])
+def test_a_signature_cannot_be_written_in_another_way(line: int) -> None:
+    """RFC 8032, 5.1.7: a verifier must refuse the same signature with the group's order added to its second half."""
+    lines = lines_of(KEY.sign(MESSAGE, COMMENT))
+    raw = base64.b64decode(lines[line])
+    scalar = int.from_bytes(raw[-32:], "little") + ORDER
+    lines[line] = base64.b64encode(raw[:-32] + scalar.to_bytes(32, "little")).decode() + "\n"
+    with pytest.raises(AuthenticityError):
+        KEY.verify_key.verify(MESSAGE, "".join(lines))
+
+
+def test_the_untrusted_comment_alone_is_free() -> None:
+    """As in the stock tool: nothing of it is used."""
+    lines = lines_of(KEY.sign(MESSAGE, COMMENT))
+    lines[0] = "untrusted comment: anything\n"
+    assert KEY.verify_key.verify(MESSAGE, "".join(lines)) == COMMENT
+
+
+def test_the_signer_is_what_the_signature_says() -> None:
+    assert signer_of(KEY.sign(MESSAGE, COMMENT)) == KEY.verify_key.number
+    assert key_id(KEY.verify_key.number) == KEY.verify_key.key_id
+    with pytest.raises(AuthenticityError, match="malformed signature"):
+        signer_of("")
 
 
 @pytest.mark.parametrize("comment", ["a\nb", "a\rb", "\x00", "\x1b[2J", "x" * (MAX_TRUSTED_COMMENT + 1), "\ud800"])

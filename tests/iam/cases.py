@@ -13,8 +13,10 @@ MANIFEST = f"{PREFIX}/daily/backups/prod/b/manifest.json"
 VAULT = f"{PREFIX}/vault/prod/00/ada.age"
 VAULT_OF_DATA = f"{PREFIX}/vault/data/00/ada.age"
 """A source may be called data: its vault's keys look like those of a class called vault."""
+OBJECT_OF_BACKUPS = f"{PREFIX}/daily/data/backups/00.tar.zst.age"
+"""Or backups: its objects' keys look like those of manifests."""
 OUTSIDE = "elsewhere/data/prod/00.tar.zst.age"
-EXISTING = (OBJECT, CONTENTS, OBJECTS, MANIFEST, VAULT, VAULT_OF_DATA, OUTSIDE)
+EXISTING = (OBJECT, OBJECT_OF_BACKUPS, CONTENTS, OBJECTS, MANIFEST, VAULT, VAULT_OF_DATA, OUTSIDE)
 """The keys that there must be, so that a request fails for one reason only."""
 UPLOAD = "EXAMPLE-UPLOAD"
 """Stands for the id of an open upload of the call's key, with part 1 in it."""
@@ -24,8 +26,10 @@ ETAG = "EXAMPLE-ETAG"
 NOBODY = frozenset[str]()
 BACKUP = frozenset({"backup-host"})
 AUDITOR = frozenset({"auditor"})
+ADMINISTRATOR = frozenset({"administrator"})
 READERS = frozenset({"backup-host", "restore-host"})
-EVERYBODY = READERS | AUDITOR
+VAULT_READERS = frozenset({"restore-host"}) | ADMINISTRATOR
+EVERYBODY = READERS | AUDITOR | ADMINISTRATOR
 
 
 @dataclass(frozen=True)
@@ -35,12 +39,14 @@ class Case:
     name: str
     roles: frozenset[str]
     call: Call
-    unenforced: bool = False
-    """Whether SeaweedFS lets the backup host do it although AWS would not: it knows neither of the two condition keys,
-    nor s3:PutObjectTagging for a create."""
+    unenforced: frozenset[str] = NOBODY
+    """Whom SeaweedFS lets do it although AWS would not: it knows neither of the two condition keys, nor
+    s3:PutObjectTagging for a create."""
 
 
-def _case(name: str, roles: frozenset[str], operation: str, *, unenforced: bool = False, **parameters: Any) -> Case:
+def _case(
+    name: str, roles: frozenset[str], operation: str, *, unenforced: frozenset[str] = NOBODY, **parameters: Any
+) -> Case:
     return Case(name, roles, Call(operation, {"Bucket": BUCKET, **parameters}), unenforced)
 
 
@@ -67,14 +73,15 @@ _READING = [
     _case("list versions", NOBODY, "ListObjectVersions", Prefix=f"{PREFIX}/"),
     _case("list uploads", BACKUP, "ListMultipartUploads", Prefix=OBJECT),
     _case("read an object", READERS, "GetObject", Key=OBJECT),
+    _case("read an object of a source called backups", READERS, "GetObject", Key=OBJECT_OF_BACKUPS),
     _case("read a part of an object", READERS, "GetObject", Key=OBJECT, Range="bytes=0-1"),
     _case("look at an object", READERS, "HeadObject", Key=OBJECT),
     _case("read a version of an object", NOBODY, "GetObject", Key=OBJECT, VersionId="null"),
     _case("read contents", READERS, "GetObject", Key=CONTENTS),
-    _case("read a public list", EVERYBODY, "GetObject", Key=OBJECTS),
+    _case("read a public list", READERS | AUDITOR, "GetObject", Key=OBJECTS),
     _case("read a manifest", EVERYBODY, "GetObject", Key=MANIFEST),
-    _case("read a vault's file", frozenset({"restore-host"}), "GetObject", Key=VAULT),
-    _case("read a vault's file of a source called data", frozenset({"restore-host"}), "GetObject", Key=VAULT_OF_DATA),
+    _case("read a vault's file", VAULT_READERS, "GetObject", Key=VAULT),
+    _case("read a vault's file of a source called data", VAULT_READERS, "GetObject", Key=VAULT_OF_DATA),
     _case("read another prefix", NOBODY, "GetObject", Key=OUTSIDE),
 ]
 _SETTINGS = [
@@ -102,18 +109,28 @@ _CREATING = [
     ),
 ]  # fmt: skip
 _OVERWRITING = [
-    _case("overwrite", NOBODY, "PutObject", Key=OBJECT, **_BODY, unenforced=True),
-    _case("overwrite a manifest", NOBODY, "PutObject", Key=MANIFEST, **_BODY, unenforced=True),
-    _case("overwrite by an upload", NOBODY, "CompleteMultipartUpload", Key=OBJECT, **_PARTS, unenforced=True),
-    _case("overwrite by a copy", NOBODY, "CopyObject", Key=OBJECT, CopySource=_copy(MANIFEST), unenforced=True),
-    _case("create with tags", NOBODY, "PutObject", Key=_new("tag"), **_CREATE, **_BODY, Tagging="a=b", unenforced=True),
+    _case("overwrite", NOBODY, "PutObject", Key=OBJECT, **_BODY, unenforced=BACKUP),
+    _case("overwrite a manifest", NOBODY, "PutObject", Key=MANIFEST, **_BODY, unenforced=BACKUP),
+    _case("overwrite by an upload", NOBODY, "CompleteMultipartUpload", Key=OBJECT, **_PARTS, unenforced=BACKUP),
+    _case("overwrite by a copy", NOBODY, "CopyObject", Key=OBJECT, CopySource=_copy(MANIFEST), unenforced=BACKUP),
+    _case(
+        "create with tags", NOBODY, "PutObject", Key=_new("tag"), **_CREATE, **_BODY, Tagging="a=b", unenforced=BACKUP
+    ),
 ]
 _PLANTING = [
-    _case("create a vault's file", NOBODY, "PutObject", Key=f"{VAULT}.new", **_CREATE, **_BODY),
-    _case("create one of a source called data", NOBODY, "PutObject", Key=f"{VAULT_OF_DATA}.new", **_CREATE, **_BODY),
-    _case("overwrite a vault's file", NOBODY, "PutObject", Key=VAULT, **_BODY),
-    _case("begin an upload of a vault's file", NOBODY, "CreateMultipartUpload", Key=f"{VAULT}.begun"),
-    _case("complete one", NOBODY, "CompleteMultipartUpload", Key=f"{VAULT}.whole", **_PARTS, **_CREATE),
+    _case("create a vault's file", ADMINISTRATOR, "PutObject", Key=f"{VAULT}.new", **_CREATE, **_BODY),
+    _case(
+        "create one of a source called data", ADMINISTRATOR, "PutObject", Key=f"{VAULT_OF_DATA}.new", **_CREATE, **_BODY
+    ),
+    _case("overwrite a vault's file", NOBODY, "PutObject", Key=VAULT, **_BODY, unenforced=ADMINISTRATOR),
+    _case(
+        "begin an upload of a vault's file",
+        NOBODY,
+        "CreateMultipartUpload",
+        Key=f"{VAULT}.begun",
+        unenforced=ADMINISTRATOR,
+    ),
+    _case("complete one", ADMINISTRATOR, "CompleteMultipartUpload", Key=f"{VAULT}.whole", **_PARTS, **_CREATE),
     _case("abort an upload of a vault's file", NOBODY, "AbortMultipartUpload", Key=f"{VAULT}.part", UploadId=UPLOAD),
     _case("copy from a vault", NOBODY, "CopyObject", Key=_new("key"), CopySource=_copy(VAULT), **_CREATE),
     _case("copy from another prefix", NOBODY, "CopyObject", Key=_new("loot"), CopySource=_copy(OUTSIDE), **_CREATE),
@@ -129,6 +146,10 @@ _GRANT = (
 )
 _CHANGING = [
     _case("delete", NOBODY, "DeleteObject", Key=_new("absent")),
+    _case("delete a manifest", NOBODY, "DeleteObject", Key=f"{MANIFEST}.absent"),
+    _case("delete a vault's file", ADMINISTRATOR, "DeleteObject", Key=f"{VAULT}.absent"),
+    _case("delete several of them", ADMINISTRATOR, "DeleteObjects", Delete={"Objects": [{"Key": f"{VAULT}.absent"}]}),
+    _case("delete a version of a vault's file", NOBODY, "DeleteObject", Key=f"{VAULT}.absent", VersionId="null"),
     _case("delete a version", NOBODY, "DeleteObject", Key=_new("absent"), VersionId="null"),
     _case("delete several", NOBODY, "DeleteObjects", Delete={"Objects": [{"Key": _new("absent")}]}),
     _case("set an ACL", NOBODY, "PutObjectAcl", Key=OBJECT, ACL="private"),
@@ -168,5 +189,10 @@ ADDED = {
     | {"list uploads"}
     | {case.name for case in _SETTINGS},
     "auditor": _ELSEWHERE - _WRITING_ELSEWHERE | _OTHER_READING | {"list uploads", "read contents"},
+    "administrator": _ELSEWHERE
+    | _OTHER_READING
+    | {case.name for case in [*_SETTINGS, *_CREATING]} - {"abort an upload", "copy an object", "copy a part"}
+    | {"list uploads", "read a public list", "copy from a vault", "create beside the classes"}
+    | {"begin an upload of a vault's file", "delete", "delete a manifest", "delete several"},
 }
 """The names of what a role may do as soon as another policy allows it everything."""

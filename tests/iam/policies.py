@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 DIRECTORY = Path(__file__).parents[2] / "docs" / "iam"
-ROLES = ("backup-host", "restore-host", "auditor")
+ROLES = ("backup-host", "restore-host", "auditor", "administrator")
 BUCKET = "EXAMPLE-BUCKET"
 PREFIX = "EXAMPLE-PREFIX"
 
@@ -58,11 +58,13 @@ def with_contents(auditor: Policy) -> Policy:
     return changed
 
 
-def without_condition_keys(backup_host: Policy) -> Policy:
-    """The backup host's policy for a store that does not know s3:if-none-match and s3:ObjectCreationOperation, as
+def without_condition_keys(policy: Policy) -> Policy:
+    """The policy of who creates, for a store that does not know s3:if-none-match and s3:ObjectCreationOperation, as
     docs/iam/README.md describes it: one condition less, and overwriting is no longer refused."""
-    changed = copy.deepcopy(backup_host)
-    del _statement(changed, "SendParts")["Condition"]
+    changed = copy.deepcopy(policy)
+    for statement in changed["Statement"]:
+        if statement["Sid"] in ("SendParts", "CreateVaultFiles"):
+            del statement["Condition"]
     return changed
 
 
@@ -108,6 +110,8 @@ def _holds(operator: str, value: str | None, expected: list[str]) -> bool:
             return str(value is None).lower() in expected
         case "Bool":
             return value is not None and value.lower() in expected
+        case "StringEquals":
+            return value in expected
         case "StringLike":
             return value is not None and _matches_any(expected, value)
         case _:

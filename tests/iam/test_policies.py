@@ -56,10 +56,19 @@ def test_what_another_policy_could_add(role: str) -> None:
     assert added == ADDED[role]
 
 
-@pytest.mark.parametrize("dropped", ["CreateKeys", "SendParts", "DenyOverwriting", "DenyVaults"])
-def test_no_statement_of_the_backup_host_is_idle(dropped: str) -> None:
-    policy = load_policy("backup-host")
-    everything = {"Sid": "Other", "Effect": "Allow", "Action": "s3:PutObject", "Resource": "*"}
+@pytest.mark.parametrize(
+    ("role", "dropped"),
+    [
+        *(("backup-host", name) for name in ("CreateKeys", "SendParts", "DenyOverwriting", "DenyVaults")),
+        *(
+            ("administrator", name)
+            for name in ("CreateVaultFiles", "DeleteVaultFiles", "DenyOverwriting", "DenyObjects")
+        ),
+    ],
+)
+def test_no_statement_of_those_who_write_is_idle(role: str, dropped: str) -> None:
+    policy = load_policy(role)
+    everything = {"Sid": "Other", "Effect": "Allow", "Action": ["s3:GetObject", "s3:PutObject"], "Resource": "*"}
     policy["Statement"] += [everything] if dropped.startswith("Deny") else []
     less = copy.deepcopy(policy)
     less["Statement"] = [statement for statement in less["Statement"] if statement["Sid"] != dropped]
@@ -109,6 +118,9 @@ def statement(**changes: object) -> Policy:
         ({"Condition": {"Null": {"s3:gone": "true"}}}, True),
         ({"Condition": {"Bool": {"s3:here": "true"}}}, True),
         ({"Condition": {"Bool": {"s3:gone": "false"}}}, False),
+        ({"Condition": {"StringEquals": {"s3:here": ["x", "true"]}}}, True),
+        ({"Condition": {"StringEquals": {"s3:here": "tr*"}}}, False),
+        ({"Condition": {"StringEquals": {"s3:gone": "true"}}}, False),
         ({"Condition": {"StringLike": {"s3:here": ["x", "tr*"]}}}, True),
         ({"Condition": {"StringLike": {"s3:gone": "*"}}}, False),
         ({"Condition": {"Null": {"s3:here": "false"}, "Bool": {"s3:here": "false"}}}, False),
@@ -127,7 +139,7 @@ def test_the_evaluator(changes: dict[str, object], expected: bool) -> None:
         {"Action": None, "NotAction": "s3:*"},
         {"Action": None},
         {"Resource": 1},
-        {"Condition": {"StringEquals": {"s3:here": "true"}}},
+        {"Condition": {"NumericEquals": {"s3:here": "1"}}},
     ],
 )
 def test_the_evaluator_refuses_what_it_does_not_know(changes: dict[str, object]) -> None:

@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
+from archiver.crypto.identities import write_secret_file
+from archiver.crypto.x25519 import X25519Identity
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.journal import Journal
 from archiver.stores.s3 import S3Store
@@ -59,6 +61,34 @@ def refused(territory: Territory, policy: dict[str, Any], calls: list[Call]) -> 
     assert calls
     filled = fill_in(policy, territory.bucket, territory.prefix)
     return [call for call in calls if not call.allowed_by(filled)]
+
+
+def test_setting_up(territory: Territory, session: Session, record: Record, tmp_path: Path) -> None:
+    session.login(territory.admin)
+    with record() as calls:
+        make_scene(tmp_path, territory.url)
+    assert {call.operation for call in calls} >= {"ListObjectsV2", "PutObject"}
+    assert refused(territory, load_policy("administrator"), calls) == []
+
+
+def test_operators(scene: Scene, territory: Territory, record: Record, tmp_path: Path) -> None:
+    scene.backup()
+    bob = X25519Identity.generate()
+    write_secret_file(tmp_path / "bob.txt", bob.encode() + "\n")
+    commands = [
+        ("show",),
+        ("add", "bob", "--recipient", str(bob.recipient), *scene.identity),
+        ("rotate", *scene.identity),
+        ("check", "--identity", str(tmp_path / "bob.txt")),
+        ("remove", "test", "--identity", str(tmp_path / "bob.txt")),
+        ("card", "--output", str(tmp_path / "card.txt")),
+    ]
+    with record() as calls:
+        for command in commands:
+            done = archiver("keys", *command, "--config", str(scene.config))
+            assert done.code in (0, 3), (command, done.errors)
+    assert {call.operation for call in calls} >= {"DeleteObject", "GetObject", "ListObjectsV2", "PutObject"}
+    assert refused(territory, load_policy("administrator"), calls) == []
 
 
 def test_backups(scene: Scene, territory: Territory, record: Record) -> None:

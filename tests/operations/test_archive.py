@@ -10,13 +10,14 @@ import pytest
 
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manifest, encode_manifest
-from archiver.catalog.names import BackupPlace, vault_key
+from archiver.catalog.names import BackupPlace, backup_time, vault_key
 from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.vault import seal_vault
 from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
-from archiver.operations.archive import Backup, Unreadable, parse_time
+from archiver.operations.archive import parse_time
+from archiver.operations.history import Backup, Unreadable
 from archiver.operations.objects import write_object
 from tests.operations.archives import SOURCE, STARTED, TUNING, Site
 
@@ -69,6 +70,20 @@ def test_a_signature_by_another_key_is_refused(site: Site) -> None:
     assert both.load(place).signature == "verified"
 
 
+def test_whoever_signed_is_named(site: Site) -> None:
+    other = SigningKey.generate()
+    first = site.commit(FIRST)
+    second = site.follow(first, SECOND, signing_key=other)
+    believed = [other.verify_key, site.signing_key.verify_key]
+    archive = site.archive(trusted=believed)
+    assert [(item.place, item.key_id) for item in archive.backups() if isinstance(item, Backup)] == [
+        (second, other.verify_key.key_id),
+        (first, site.signing_key.verify_key.key_id),
+    ]
+    unchecked = site.archive(trusted=None).find()
+    assert (unchecked.signer, unchecked.key_id, unchecked.signature) == (None, other.verify_key.key_id, "unchecked")
+
+
 def test_a_key_of_the_same_number_is_not_the_key(site: Site) -> None:
     place = site.commit()
     impostor = SigningKey(site.signing_key.verify_key.number, bytes(range(32))).verify_key
@@ -102,6 +117,27 @@ def test_a_manifest_that_was_moved_is_refused(site: Site, moved: BackupPlace) ->
     for trusted in ([site.signing_key.verify_key], None):
         with pytest.raises(AuthenticityError, match="it was moved or replayed"):
             site.archive(trusted=trusted).load(moved)
+
+
+def test_a_manifest_whose_time_is_not_that_of_its_id_is_refused(site: Site) -> None:
+    """Rightly signed, by whoever stole the key: it would be chosen by the one and judged by the other."""
+    for number, started in enumerate((STARTED, STARTED - timedelta(seconds=1), STARTED + timedelta(seconds=1))):
+        place = site.commit(f"20261122T020000Z-00000{number}", started=started)
+        if started == STARTED:
+            assert site.archive().load(place).manifest.started == STARTED
+        else:
+            with pytest.raises(AuthenticityError, match="not as its id says"):
+                site.archive().load(place)
+
+
+@pytest.mark.parametrize("text", ["", "RW", "\n\n\n\n", "untrusted comment: x\n"])
+def test_a_truncated_signature_is_refused(site: Site, text: str) -> None:
+    place = site.commit()
+    whole = site.store.bytes_of(place.signature)
+    for damaged in (text.encode(), whole[:-1], whole[:100], whole * 2, b"\xff" + whole):
+        site.store.overwrite(place.signature, damaged)
+        with pytest.raises(AuthenticityError, match="malformed signature"):
+            site.archive().load(place)
 
 
 @pytest.mark.parametrize("key", ["manifest", "signature"])
@@ -263,11 +299,10 @@ def test_backups_of_other_sources_are_not_seen(site: Site) -> None:
 
 @pytest.mark.parametrize(("age", "shown"), [(timedelta(days=35), []), (timedelta(days=35, seconds=-1), [FIRST])])
 def test_what_is_past_its_promise_is_hidden_from_lists_but_can_be_named(
-    site: Site, age: timedelta, shown: list[str], monkeypatch: pytest.MonkeyPatch
+    site: Site, age: timedelta, shown: list[str]
 ) -> None:
     site.commit(FIRST)
-    now = STARTED + age
-    monkeypatch.setattr(site.store, "_now", lambda: now)
+    now = site.store.now = backup_time(FIRST) + age
     archive = site.archive()
     assert [backup.place.backup for backup in archive.backups(now)] == shown
     assert archive.find(FIRST).manifest.backup == FIRST

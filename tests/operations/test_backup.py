@@ -2,28 +2,28 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import replace
+from datetime import datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from archiver.buffers import Buffer
-from archiver.catalog.names import check_class
-from archiver.config import PinLimits, RetentionClass, Tuning, load_config
 from archiver.crypto.minisign import SigningKey
-from archiver.crypto.x25519 import X25519Recipient
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import StorageError
-from archiver.operations.backup import BackupRequest, backup
+from archiver.operations.backup import backup
 from archiver.operations.run_lock import run_lock
-from archiver.operations.sources import resolve_source
 from archiver.progress import Silent
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.local import LocalStore
 from tests.environment.live import read_content, writer
+from tests.operations.backing_up import request_for
 from tests.operations.privileges import OBEYING_MODES
 from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn, tree
 
@@ -51,22 +51,6 @@ class FailingStore(LocalStore):
             if self._moment == "middle":
                 break
         raise StorageError("the network is gone")
-
-
-def request_for(scene: Scene) -> BackupRequest:
-    config = load_config(scene.config)
-    source = config.source(None)
-    assert config.signing_key is not None
-    return BackupRequest(
-        source=resolve_source(source),
-        retention_class=check_class("daily"),
-        retention=RetentionClass(),
-        vault=X25519Recipient.parse(source.vault),
-        signing_key=SigningKey.parse(config.signing_key.read_text()),
-        state_directory=scene.state / SOURCE,
-        tuning=replace(Tuning(), frame_size=1 << 18),
-        pin=PinLimits(),
-    )
 
 
 def backup_with(scene: Scene, store: LocalStore) -> None:
@@ -164,6 +148,9 @@ def test_backups_are_chained(scene: Scene) -> None:
     assert [manifest["previous"]["backup"] for manifest in chain[1:]] == ids[:2]
     hashed = subprocess.run(["b3sum", "--no-names", *manifests(scene)[:2]], capture_output=True, text=True, check=True)
     assert [manifest["previous"]["blake3"] for manifest in chain[1:]] == hashed.stdout.split()
+    for before, manifest in pairwise(chain):
+        until = datetime.fromisoformat(before["started"]) + timedelta(days=before["keep_days"])
+        assert datetime.fromisoformat(manifest["previous"]["promised_until"]) == until
 
 
 def test_the_newest_of_quick_backups_is_the_latest(scene: Scene) -> None:
@@ -183,6 +170,94 @@ def test_a_key_whose_number_begins_with_zeros_signs_as_well(scene: Scene) -> Non
     backup_id = scene.backup()
     assert scene.backups() == [backup_id]
     assert json.loads(manifests(scene)[0].read_bytes())["signer"] == "7060504030201"
+
+
+def replace_key(scene: Scene) -> SigningKey:
+    """A new signing key for the host, not trusted yet; returns the old one."""
+    path = scene.root / "archiver-signing.key"
+    old = SigningKey.parse(path.read_text())
+    path.write_text(SigningKey.generate().encode())
+    return old
+
+
+def trust(scene: Scene, *keys: SigningKey, revoked: str = "") -> None:
+    """Write the configuration's ``[signing]`` anew; ``revoked`` is since when the first one is."""
+    trusted = ", ".join(f'"{key.verify_key}"' for key in keys)
+    text = re.sub(r"(?m)^trusted = .*$", f"trusted = [{trusted}]", scene.config.read_text())
+    text = text.partition("\n[signing.revoked]")[0]
+    if revoked:
+        text += f'\n[signing.revoked]\n"{keys[0].verify_key}" = {revoked}\n'
+    scene.config.write_text(text)
+
+
+@pytest.mark.parametrize("dry_run", [(), ("--dry-run",)])
+def test_a_key_that_nobody_would_believe_signs_nothing(scene: Scene, dry_run: tuple[str, ...]) -> None:
+    old = replace_key(scene)
+    before = tree(scene.destination)
+    done = archiver("backup", *dry_run, "--config", str(scene.config))
+    assert done.code == 2
+    assert "is not in signing.trusted" in done.errors
+    assert "hint: Add it there, and write the recovery card anew with archiver keys card" in done.errors
+    (scene.root / "archiver-signing.key").write_text(old.encode())
+    trust(scene, old, revoked="2026-11-20T00:00:00Z")
+    done = archiver("backup", *dry_run, "--config", str(scene.config))
+    assert done.code == 2
+    assert f"key {old.verify_key.key_id} is revoked since 2026-11-20T00:00:00Z" in done.errors
+    assert "archiver keys generate --signing" in done.errors
+    assert tree(scene.destination) == before
+
+
+def test_the_chain_goes_on_across_a_change_of_signing_keys(scene: Scene) -> None:
+    first = scene.backup()
+    old = replace_key(scene)
+    new = SigningKey.parse((scene.root / "archiver-signing.key").read_text())
+    trust(scene, old, new, revoked="9999-01-01")
+    second = scene.backup()
+    manifest = json.loads((manifests(scene)[0].parent.with_name(second) / "manifest.json").read_bytes())
+    assert (manifest["sequence"], manifest["previous"]["backup"]) == (2, first)
+    listed = archiver("list", "--config", str(scene.config), "--json")
+    assert listed.code == 0
+    assert [(item["backup"], item["signer"], item["dated"]) for item in listed.document] == [
+        (second, new.verify_key.key_id, "store"),
+        (first, old.verify_key.key_id, "store"),
+    ]
+    # A card that was not written anew does not know the new key.
+    stale = archiver("restore", "--dry-run", "--to", str(scene.root / "out"), *scene.identity)
+    assert stale.code == 4
+    assert f"signed by key {new.verify_key.key_id}, expected key {old.verify_key.key_id}" in stale.errors
+
+
+def test_a_first_run_on_a_new_key_alone_begins_a_chain(scene: Scene) -> None:
+    first = scene.backup()
+    replace_key(scene)
+    shutil.rmtree(scene.state)
+    trust(scene, SigningKey.parse((scene.root / "archiver-signing.key").read_text()))
+    done = archiver("backup", "--config", str(scene.config), "--json")
+    assert done.code == 3, done.errors
+    assert f"warning: not continuing from {first}: " in done.errors
+    manifest = json.loads(
+        (manifests(scene)[0].parent.with_name(done.document["backup"]) / "manifest.json").read_bytes()
+    )
+    assert (manifest["sequence"], manifest["previous"]) == (1, None)
+
+
+def test_an_operator_whose_file_is_missing_is_told_of_in_each_run(scene: Scene) -> None:
+    key = X25519Identity.generate().recipient
+    table = "[source.prod.operators]\n"
+    assert table in scene.config.read_text()
+    scene.config.write_text(scene.config.read_text().replace(table, f'{table}bob = "{key}"\n'))
+    for _ in range(2):
+        done = archiver("backup", "--config", str(scene.config))
+        assert done.code == 3, done.errors
+        assert done.errors.count("warning: ") == 1
+        assert "warning: operator 'bob' cannot open this backup: " in done.errors
+        assert "archiver keys add" in done.errors
+    assert len(scene.backups()) == 2
+    for path in (scene.destination / "vault").rglob("*.age"):
+        path.unlink()
+    done = archiver("backup", "--config", str(scene.config))
+    assert done.code == 2
+    assert "nobody could restore" in done.errors
 
 
 def test_a_destination_that_takes_no_keys_is_refused_before_anything_is_pinned(scene: Scene) -> None:

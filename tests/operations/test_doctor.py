@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from archiver.cli.doctor import describe
-from archiver.config import PinLimits
+from archiver.config import PinLimits, load_config
+from archiver.crypto.keys import generate_identity
+from archiver.crypto.recipients import vault_id
 from archiver.environment.headroom import Room
 from archiver.operations.doctor_environment import examine_environment
 from archiver.operations.findings import Finding
@@ -19,6 +21,28 @@ from tests.environment.live import make_environment, writer
 from tests.environment.states import PINNING, READING, leak_a_page, make_plain_environment, reader_process
 from tests.heed import HeedWriter
 from tests.operations.scene import Done, Scene, archiver, finish, spawn, tree
+
+ARN = "arn:aws:kms:eu-central-1:123456789012:key/1234abcd-12ab-34cd-56ef-1234567890ab"
+
+
+@pytest.fixture
+def scene(scene: Scene) -> Scene:
+    """With a second operator: a single one is worth a warning."""
+    add_file(scene, "second.age")
+    add_operator(scene, "second", str(generate_identity(post_quantum=False).recipient))
+    return scene
+
+
+def add_file(scene: Scene, name: str) -> None:
+    """Of an operator; only names are looked at."""
+    (directory,) = (scene.destination / "vault/prod").iterdir()
+    (directory / name).write_text("doctor may not read this")
+
+
+def add_operator(scene: Scene, name: str, key: str) -> None:
+    """Write it into the configuration."""
+    table = "[source.prod.operators]\n"
+    scene.config.write_text(scene.config.read_text().replace(table, f'{table}{name} = "{key}"\n'))
 
 
 def examine(scene: Scene) -> Done:
@@ -71,7 +95,7 @@ def lose_media(scene: Scene) -> None:
 
 
 def lose_vault(scene: Scene) -> None:
-    next(scene.destination.rglob("*.age")).unlink()
+    shutil.rmtree(scene.destination / "vault")
 
 
 def lose_destination(scene: Scene) -> None:
@@ -111,6 +135,91 @@ def test_what_it_finds(scene: Scene, spoil: Callable[[Scene], None], severity: s
     ((found_severity, found_subject),) = problems(done)
     assert found_severity == severity
     assert found_subject.startswith(subject)
+
+
+def of_vault(scene: Scene) -> list[tuple[str, str]]:
+    """Severity and message of what is said of the vault, each problem with a sentence of advice."""
+    found = [item for item in examine(scene).document if item["subject"] == "vault of prod"]
+    assert all(item["hint"][0].isupper() and item["hint"].endswith(".") for item in found if item["severity"] != "ok")
+    return [(item["severity"], item["message"]) for item in found]
+
+
+def remove_operator(scene: Scene, name: str) -> None:
+    """Take it out of the configuration."""
+    lines = scene.config.read_text().splitlines(keepends=True)
+    scene.config.write_text("".join(line for line in lines if not line.startswith(f"{name} = ")))
+
+
+def test_the_operators_of_a_vault_are_listed(scene: Scene) -> None:
+    source = load_config(scene.config).source("prod")
+    for name, key, file in [("aws", ARN, "aws.kms"), ("typed", "passphrase", "typed.age")]:
+        add_operator(scene, name, key)
+        add_file(scene, file)
+    vault = vault_id(source.vault)
+    assert of_vault(scene) == [("ok", f"{vault}, opened by aws.kms, second.age, test.age, typed.age")]
+    (facts,) = [item["facts"] for item in examine(scene).document if item["subject"] == "vault of prod"]
+    assert facts == {
+        "vault": vault,
+        "files": ["aws.kms", "second.age", "test.age", "typed.age"],
+        "operators": {**source.operators, "aws": ARN, "typed": "passphrase"},
+    }
+
+
+def test_a_single_operator(scene: Scene) -> None:
+    next(scene.destination.rglob("second.age")).unlink()
+    remove_operator(scene, "second")
+    expected = ("warning", "test is the only operator: if that key is lost, so are the backups")
+    assert of_vault(scene)[1:] == [expected]
+    assert archiver("doctor", "--config", str(scene.config)).code == 3
+    # One operator with two files is still one who can lose a key.
+    add_file(scene, "test.kms")
+    assert of_vault(scene)[1:] == [expected, ("warning", "test.kms belongs to no operator of the configuration")]
+
+
+def test_operators_that_differ_from_the_configuration(scene: Scene) -> None:
+    add_file(scene, "planted.age")
+    add_operator(scene, "missing", "passphrase")
+    assert of_vault(scene)[1:] == [
+        ("warning", "an operator of the configuration cannot open it: there is no missing.age"),
+        ("warning", "planted.age belongs to no operator of the configuration"),
+    ]
+    # A file of the other kind is not this operator's.
+    remove_operator(scene, "second")
+    add_operator(scene, "second", ARN)
+    assert of_vault(scene)[1:] == [
+        ("warning", "an operator of the configuration cannot open it: there is no second.kms"),
+        ("warning", "an operator of the configuration cannot open it: there is no missing.age"),
+        ("warning", "planted.age belongs to no operator of the configuration"),
+        ("warning", "second.age belongs to no operator of the configuration"),
+    ]
+
+
+def test_a_configuration_that_does_not_name_operators(scene: Scene) -> None:
+    for name in ("second", "test"):
+        remove_operator(scene, name)
+    assert of_vault(scene)[1:] == [
+        ("warning", "the configuration does not say who its operators are, so nothing can be compared")
+    ]
+
+
+def test_a_post_quantum_vault_is_as_strong_as_its_weakest_operator(scene: Scene) -> None:
+    vault = str(generate_identity(post_quantum=True).recipient)
+    old = load_config(scene.config).source("prod").vault
+    scene.config.write_text(scene.config.read_text().replace(f'vault = "{old}"', f'vault = "{vault}"'))
+    directory = scene.destination / "vault/prod"
+    (directory / vault_id(old)).rename(directory / vault_id(vault))
+    for name, key in [("aws", ARN), ("typed", "passphrase"), ("pq", vault)]:
+        add_operator(scene, name, key)
+        add_file(scene, f"{name}.{'kms' if key == ARN else 'age'}")
+    weak = "operator {} has an X25519 key, so the post-quantum vault is only as strong as X25519"
+    assert of_vault(scene)[1:] == [("warning", weak.format("second")), ("warning", weak.format("test"))]
+
+
+def test_an_operators_key_that_is_none(scene: Scene) -> None:
+    remove_operator(scene, "second")
+    add_operator(scene, "second", "age1nonsense")
+    ((severity, message),) = of_vault(scene)[1:]
+    assert (severity, message) == ("error", "operator second: invalid bech32: unexpected character")
 
 
 def serve(scene: Scene, live: Path) -> None:

@@ -1,17 +1,46 @@
 """archiver init and keys generate: everything is made, or nothing; what is made is enough to restore."""
 
+import json
 import os
 import stat
+import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from archiver.config import SourceConfig, load_config
+from archiver.crypto.card import parse_card
+from archiver.crypto.keys import generate_identity, parse_identity
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.trust import TrustedKey
+from archiver.crypto.vault import seal_vault
+from archiver.operations import init as initialising
+from archiver.operations.access import configured_keys
+from tests.cli.checking import check
+from tests.cli.terminal import typed
 from tests.environment.live import make_environment
 from tests.operations.scene import Done, Scene, archiver, tree
+from tests.servers.kms import KmsService
+from tests.servers.process import S3Server
+
+PASSPHRASE = "five random words as a sentence"
+
+
+@pytest.fixture
+def kms(localstack_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> Iterator[KmsService]:
+    service = KmsService(localstack_server, monkeypatch)
+    yield service
+    service.close()
 
 
 def set_up(root: Path, *arguments: str, source: str = "prod") -> Done:
-    return archiver(
+    return archiver(*initialisation(root, *arguments, source=source))
+
+
+def initialisation(root: Path, *arguments: str, source: str = "prod") -> list[str]:
+    return [
         "init",
         "--to",
         (root / "destination").as_uri(),
@@ -23,7 +52,17 @@ def set_up(root: Path, *arguments: str, source: str = "prod") -> Done:
         str(root / f"card-{source}.txt"),
         *arguments,
         "--json",
-    )
+    ]
+
+
+def configured(root: Path) -> SourceConfig:
+    return load_config(root / "archiver.toml").source("prod")
+
+
+def back_up(root: Path) -> None:
+    keep_state_in(root)
+    done = archiver("backup", "--config", str(root / "archiver.toml"))
+    assert done.code == 0, done.errors
 
 
 def keep_state_in(root: Path) -> None:
@@ -45,6 +84,10 @@ def test_what_it_makes(tmp_path: Path) -> None:
     assert [path.name for path in files if secret.encode() in path.read_bytes()] == ["card-prod.txt"]
     signing = (tmp_path / "archiver-signing.key").read_text().splitlines()[1]
     assert signing not in config + card
+    source = configured(tmp_path)
+    assert source.operators == done.document["operators"]
+    (recipient,) = source.operators.values()
+    assert recipient == str(parse_identity(secret).recipient)
     assert done.document["vault_key"] in {str(path.relative_to(tmp_path / "destination")) for path in files
                                           if path.is_relative_to(tmp_path / "destination")}  # fmt: skip
     keep_state_in(tmp_path)
@@ -63,13 +106,126 @@ def test_an_operators_own_key(tmp_path: Path) -> None:
     keep_state_in(tmp_path)
     assert archiver("backup", "--config", str(tmp_path / "archiver.toml")).code == 0
     card = tmp_path / "card-prod.txt"
+    assert archiver("list", "--identity", str(card)).code == 0
     refused = archiver("restore", "--identity", str(card), "--to", str(tmp_path / "out"))
-    assert (refused.code, (tmp_path / "out").exists()) == (2, False)
+    check(refused, 2, "needs an operator's identity", "hint: Give --identity")
+    assert not (tmp_path / "out").exists()
     config = str(tmp_path / "archiver.toml")
     with_both = ("--identity", str(tmp_path / "operator.txt"), "--config", config)
     assert archiver("restore", *with_both, "--to", str(tmp_path / "out")).code == 0
     card.write_text(card.read_text() + (tmp_path / "operator.txt").read_text().splitlines()[-1])
     assert archiver("restore", "--identity", str(card), "--to", str(tmp_path / "again")).code == 0
+
+
+def test_all_is_post_quantum_if_it_is_asked_for(tmp_path: Path) -> None:
+    make_environment(tmp_path / "vector", 20)
+    done = set_up(tmp_path, "--environment", f"vector={tmp_path}/vector", "--post-quantum")
+    assert (done.code, done.errors) == (0, "")
+    source = configured(tmp_path)
+    assert source.vault.startswith("age1pq1")
+    assert source.operators["operator"].startswith("age1pq1")
+    assert source.operators["operator"] != source.vault
+    card = (tmp_path / "card-prod.txt").read_text()
+    assert card.splitlines()[-1].startswith("AGE-SECRET-KEY-PQ-1")
+    assert "only age 1.3 or newer reads them" in card
+    back_up(tmp_path)
+    out = str(tmp_path / "out")
+    assert archiver("restore", "--identity", str(tmp_path / "card-prod.txt"), "--to", out).code == 0
+
+
+@pytest.mark.parametrize("post_quantum", [False, True], ids=["x25519", "post-quantum"])
+def test_a_key_that_makes_its_vault_weaker_is_said(tmp_path: Path, *, post_quantum: bool) -> None:
+    recipient = str(generate_identity(post_quantum=post_quantum).recipient)
+    for vault in ("ordinary", "strong"):
+        (tmp_path / vault).mkdir()
+    ordinary = set_up(tmp_path / "ordinary", "--media", str(tmp_path), "--recipient", recipient)
+    assert (ordinary.code, ordinary.errors) == (0, "")
+    strong = set_up(tmp_path / "strong", "--media", str(tmp_path), "--recipient", recipient, "--post-quantum")
+    expected = "warning: operator operator has an X25519 key, so the post-quantum vault is only as strong as X25519\n"
+    assert (strong.code, strong.errors) == ((0, "") if post_quantum else (3, expected))
+    assert configured(tmp_path / "strong").operators == {"operator": recipient}
+
+
+def test_an_operator_with_a_passphrase(tmp_path: Path) -> None:
+    make_environment(tmp_path / "vector", 20)
+    arguments = initialisation(tmp_path, "--environment", f"vector={tmp_path}/vector", "--new-passphrase")
+    done = typed(arguments, ("New passphrase of the operator: ", PASSPHRASE), ("The same again: ", PASSPHRASE))
+    assert done.code == 0, done.errors
+    assert configured(tmp_path).operators == {"operator": "passphrase"}
+    card = ("--identity", str(tmp_path / "card-prod.txt"))
+    assert "give --passphrase, and archiver asks for it" in (tmp_path / "card-prod.txt").read_text()
+    back_up(tmp_path)
+    assert archiver("list", *card).code == 0
+    refused = archiver("restore", *card, "--to", str(tmp_path / "out"))
+    check(refused, 2, "needs an operator's identity", "--passphrase")
+    restore = ["restore", *card, "--passphrase", "--to", str(tmp_path / "out")]
+    check(typed(restore, ("Passphrase: ", PASSPHRASE + "s")), 4, "none of the given identities opens vault")
+    assert not (tmp_path / "out").exists()
+    assert typed(restore, ("Passphrase: ", PASSPHRASE)).code == 0
+    assert (tmp_path / "out/vector/data.mdb").exists()
+
+
+def test_an_operator_with_a_key_of_kms(tmp_path: Path, kms: KmsService) -> None:
+    make_environment(tmp_path / "vector", 20)
+    done = set_up(tmp_path, "--environment", f"vector={tmp_path}/vector", "--kms-key", kms.alias())
+    assert done.code == 0, done.errors
+    assert done.document["vault_key"].endswith("/operator.kms")
+    assert configured(tmp_path).operators == {"operator": kms.alias()}
+    card = ("--identity", str(tmp_path / "card-prod.txt"))
+    assert "give --kms." in (tmp_path / "card-prod.txt").read_text()
+    back_up(tmp_path)
+    check(archiver("restore", *card, "--to", str(tmp_path / "out")), 2, "needs an operator's identity", "--kms")
+    assert archiver("restore", *card, "--kms", "--to", str(tmp_path / "out")).code == 0
+    assert (tmp_path / "out/vector/data.mdb").exists()
+    # What the card says to do without archiver; the aws command itself is not at hand here.
+    file = tmp_path / "destination" / done.document["vault_key"]
+    command = f"jq -r .ciphertext {file} | base64 -d"
+    ciphertext = subprocess.run(["sh", "-c", command], check=True, capture_output=True).stdout
+    context = {"archiver:source": "prod", "archiver:vault": done.document["vault"]}
+    assert json.loads(file.read_text())["key"] == kms.key()
+    opened = kms.client().decrypt(CiphertextBlob=ciphertext, EncryptionContext=context)["Plaintext"].decode()
+    assert str(parse_identity(opened.splitlines()[-1]).recipient) == configured(tmp_path).vault
+
+
+def test_kms_is_asked_before_anything_is_written(
+    tmp_path: Path, kms: KmsService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there: list[list[Path]] = []
+
+    def seal(*arguments: Any) -> bytes:
+        there.append(list(tmp_path.iterdir()))
+        return seal_vault(*arguments)
+
+    monkeypatch.setattr(initialising, "seal_vault", seal)
+    arn = kms.key().rpartition("/")[0] + "/00000000-0000-0000-0000-000000000000"
+    check(archiver(*initialisation(tmp_path, "--media", str(tmp_path), "--kms-key", arn)[:-1]), 7, arn)
+    assert (there, list(tmp_path.iterdir())) == ([[]], [])
+
+
+def test_a_passphrase_that_is_refused_leaves_nothing(tmp_path: Path) -> None:
+    arguments = initialisation(tmp_path, "--media", str(tmp_path), "--new-passphrase")[:-1]
+    done = typed(arguments, ("New passphrase of the operator: ", PASSPHRASE), ("The same again: ", PASSPHRASE[1:]))
+    check(done, 2, "the two passphrases differ")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_card_of_a_second_source_believes_what_the_configuration_does(tmp_path: Path) -> None:
+    assert set_up(tmp_path, "--media", str(tmp_path), source="one").code == 0
+    config = tmp_path / "archiver.toml"
+    other = SigningKey.generate().verify_key
+    text = config.read_text().replace('trusted = ["', f'trusted = ["{other}", "')
+    config.write_text(f'{text}\n[signing.revoked]\n"{other}" = 2026-11-20\n')
+    assert set_up(tmp_path, "--media", str(tmp_path), source="two").code == 0
+    first, second = (parse_card((tmp_path / f"card-{name}.txt").read_text(), name) for name in ("one", "two"))
+    trusted = configured_keys(load_config(config))
+    assert [key.revoked is None for key in trusted] == [False, True]
+    assert second.verify_keys == trusted
+    assert first.verify_keys == (trusted[1],)
+    # A key of this host that its own configuration does not believe is believed by the card all the same.
+    config.write_text(text.replace(f', "{trusted[1].key}"', ""))
+    assert set_up(tmp_path, "--media", str(tmp_path), source="three").code == 0
+    third = parse_card((tmp_path / "card-three.txt").read_text(), "three")
+    assert third.verify_keys == (trusted[1], TrustedKey(other))
 
 
 def test_a_second_source_joins_the_first(tmp_path: Path) -> None:
@@ -120,6 +276,7 @@ def test_all_or_nothing(tmp_path: Path, stage: str) -> None:
     before = tree(root, leave_out=[b"destination"])
     done = set_up(root, "--media", str(tmp_path))
     assert done.code != 0
+    assert not list(root.rglob("*.age"))
     assert tree(root, leave_out=[b"destination"]) == before
 
 
@@ -132,7 +289,12 @@ def test_all_or_nothing(tmp_path: Path, stage: str) -> None:
         (["--environment", "media=/x"], 2, "media"),
         (["--media", "/x", "--ucotron-config", "/y"], 2, "ucotron_config or, instead, environments or media"),
         ([], 2, "ucotron_config or, instead, environments or media"),
-        (["--media", "/x", "--recipient", "age1nonsense"], 2, "recipient"),
+        (["--media", "/x", "--recipient", "age1nonsense"], 2, "invalid --recipient: "),
+        (["--media", "/x", "--recipient", "age1pq1nonsense"], 2, "invalid --recipient: "),
+        (["--media", "/x", "--kms-key", "alias/mine"], 2, "invalid --kms-key: not the ARN of a KMS key"),
+        (["--media", "/x", "--recipient", "age1x", "--kms-key", "y"], 2, "at most one of --recipient, --kms-key and"),
+        (["--media", "/x", "--kms-key", "x", "--new-passphrase"], 2, "at most one of --recipient, --kms-key and"),
+        (["--media", "/x", "--new-passphrase", "--recipient", "x"], 2, "at most one of --recipient, --kms-key and"),
         (["--media", "/x", "--operator", "Not/a name"], 2, "operator"),
     ],
 )
@@ -158,9 +320,28 @@ def test_a_source_is_set_up_once(scene: Scene) -> None:
     assert tree(scene.root) == before
 
 
-def test_generate_never_replaces_a_key(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [[], ["--post-quantum"], ["--signing"]], ids=["x25519", "post-quantum", "signing"])
+def test_generate_never_replaces_a_key(tmp_path: Path, kind: list[str]) -> None:
     path = tmp_path / "key.txt"
-    assert archiver("keys", "generate", "--output", str(path)).code == 0
+    assert archiver("keys", "generate", "--output", str(path), *kind).code == 0
     text = path.read_text()
-    assert archiver("keys", "generate", "--output", str(path)).code == 6
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert archiver("keys", "generate", "--output", str(path), *kind).code == 6
     assert path.read_text() == text
+
+
+def test_generate_a_post_quantum_key(tmp_path: Path) -> None:
+    made = archiver("keys", "generate", "--output", str(tmp_path / "key.txt"), "--post-quantum")
+    secret = (tmp_path / "key.txt").read_text().splitlines()[-1]
+    assert secret.startswith("AGE-SECRET-KEY-PQ-1")
+    assert made.output == f"{parse_identity(secret).recipient}\n"
+
+
+def test_generate_a_signing_key(tmp_path: Path) -> None:
+    made = archiver("keys", "generate", "--output", str(tmp_path / "sign.key"), "--signing", "--json").document
+    assert made["signing_key"] == str(tmp_path / "sign.key")
+    (tmp_path / "m").write_text("signed by the stock tool")
+    for command in (["-S", "-s", "sign.key", "-W", "-m", "m"], ["-V", "-P", made["verify_key"], "-m", "m"]):
+        subprocess.run(["minisign", *command], cwd=tmp_path, check=True, capture_output=True, stdin=subprocess.DEVNULL)
+    both = archiver("keys", "generate", "--output", str(tmp_path / "x"), "--signing", "--post-quantum")
+    check(both, 2, "at most one of --post-quantum and --signing")

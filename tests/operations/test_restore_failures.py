@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from archiver.crypto.age import seal_bytes, unseal_bytes
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import ArchiverError, StorageError
+from archiver.stages.frames import decompress
 from tests.environment.live import make_environment, writer
 from tests.heed import HeedWriter
 from tests.operations.restoring import WatchedStore, first_object, interrupt, occupied_target, refuse, restore_from
 from tests.operations.scene import (
     ENVIRONMENTS,
     Scene,
+    archiver,
     check_restored,
     tree,
 )
@@ -188,3 +192,26 @@ def test_two_restores_into_one_target(scene: Scene, tmp_path: Path) -> None:
     restore_from(scene, WatchedStore(scene.destination, first_object(scene), again), target)
     assert refusals == [6]
     check_restored(scene, target)
+
+
+def test_an_object_that_was_swapped_for_one_that_decrypts_is_refused(scene: Scene, tmp_path: Path) -> None:
+    """Anybody can encrypt to the vault: its recipient stands in every manifest. What counts is the signed hash."""
+    scene.backup()
+    archive = scene.archive(WatchedStore(scene.destination))
+    vault = archive.unlock(archive.find().manifest.vaults[0])
+    assert isinstance(vault, X25519Identity)
+    victim = max(scene.destination.rglob("*.file.zst.age"), key=lambda path: path.stat().st_size)
+    frames = bytearray(unseal_bytes(victim.read_bytes(), [vault]))
+    # Random bytes are stored as they are, so one of them can be another without a frame noticing.
+    frames[4000] ^= 1
+    swapped = seal_bytes(bytes(frames), [vault.recipient])
+    assert len(swapped) == victim.stat().st_size
+    assert b"".join(decompress([bytes(frames)])) != b""
+    victim.write_bytes(swapped)
+    done = scene.restore("--to", str(tmp_path / "out"))
+    assert done.code == 4, done.errors
+    assert not (tmp_path / "out").exists()
+    for level, code in (("storage", 0), ("data", 4)):
+        done = archiver("verify", "--level", level, *scene.identity)
+        assert done.code == code, done.errors
+    assert "hash" in done.errors

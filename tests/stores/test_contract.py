@@ -194,6 +194,46 @@ def test_of_two_creators_exactly_one_wins(subject: "Subject", parts: int) -> Non
     assert subject.leftovers() == []
 
 
+def test_a_deleted_key_is_gone(subject: "Subject") -> None:
+    for key in (KEY, f"{KEY}.more", "daily/data/other"):
+        subject.store.create(key, [b"first"])
+    subject.store.delete(KEY)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        fetch(subject.store, KEY)
+    with pytest.raises(NotFoundError, match="does not exist"):
+        subject.store.stat(KEY)
+    assert {item.key for item in subject.store.list()} == {f"{KEY}.more", "daily/data/other"}
+    assert list(subject.store.list_names("daily/data/")) == ["other", "prod"]
+    subject.store.create(KEY, [b"second"])
+    assert fetch(subject.store, KEY) == b"second"
+
+
+def test_the_last_key_of_a_directory_is_deleted(subject: "Subject") -> None:
+    subject.store.create(KEY, [b"x"])
+    subject.store.delete(KEY)
+    assert list(subject.store.list()) == []
+    # SeaweedFS names a directory for a while after its last key is gone.
+    assert list(subject.store.list_names()) == [] or subject.name == "seaweed"
+    subject.store.create(KEY, [b"again"])
+    assert fetch(subject.store, KEY) == b"again"
+
+
+def test_a_missing_key_cannot_be_deleted(subject: "Subject") -> None:
+    subject.store.create(f"{KEY}/below", [b"x"])
+    for key in (KEY, f"{KEY}/below/it", "daily/missing"):
+        with pytest.raises(NotFoundError, match=r"does not exist|is not a regular file"):
+            subject.store.delete(key)
+    subject.store.delete(f"{KEY}/below")
+    with pytest.raises(NotFoundError, match="does not exist"):
+        subject.store.delete(f"{KEY}/below")
+
+
+@pytest.mark.parametrize("key", ["", "/a", "a/", "a//b", "../a", "a/./b"])
+def test_a_malformed_key_is_never_deleted(subject: "Subject", key: str) -> None:
+    with pytest.raises(UsageError):
+        subject.store.delete(key)
+
+
 @pytest.mark.parametrize("error", [BrokenError, KeyboardInterrupt, SystemExit])
 @pytest.mark.parametrize("parts", [0, 3])
 def test_a_body_that_raises_leaves_nothing(subject: "Subject", error: type[BaseException], parts: int) -> None:

@@ -18,6 +18,7 @@ from archiver.config import PinLimits, RetentionClass, Tuning
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import vault_id
+from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import seal_vault
 from archiver.crypto.x25519 import X25519Identity
 from archiver.operations import backup as backup_module
@@ -52,7 +53,7 @@ def make_destination() -> None:
         destination="file:///tests/vectors/destination",
         source=SOURCE,
         vault_recipient=vault.recipient,
-        verify_key=signer.verify_key,
+        verify_keys=(TrustedKey(signer.verify_key),),
         created=datetime(2026, 11, 22, tzinfo=UTC),
         identity=operator,
     )

@@ -75,6 +75,27 @@ FAILURES = (
         lambda files: edit_manifest(files, backup="20261121T020000Z-000000"),
     ),
     Failure(
+        "manifest-started-at-another-time",
+        "a rightly signed manifest says that it was started a second later than its id does",
+        AuthenticityError,
+        "not as its id says",
+        lambda files: edit_manifest(files, started="2026-11-22T20:03:35.642903Z"),
+    ),
+    Failure(
+        "manifest-dated-in-the-future",
+        "a rightly signed manifest says that it was finished long after the store got it",
+        AuthenticityError,
+        "dated in the future",
+        lambda files: edit_manifest(files, finished="9000-01-01T00:00:00Z"),
+    ),
+    Failure(
+        "manifest-previous-without-promise",
+        "a rightly signed manifest does not say until when the backup before it is promised",
+        FormatError,
+        "promised_until",
+        lambda files: edit_manifest(files, previous={"backup": "20261121T020000Z-000000", "blake3": "0" * 64}),
+    ),
+    Failure(
         "manifest-newer-version",
         "a rightly signed manifest has a later format version",
         FormatError,

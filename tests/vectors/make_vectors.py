@@ -4,7 +4,7 @@ A vector that exists is never written again: it says what the format was when it
 ``failures/`` is the valid destination with one thing wrong: a comment, the error that a reader must raise with a part
 of its message, and the keys that differ, as Base64 (null: the key is missing). Each in ``variants/`` is it with one
 thing that is different and right, and the label that a reader must show. ``consistency.json`` says how the label of a
-backup follows from the methods of its environments.
+backup follows from the methods of its environments, ``trust.json`` which backups of a history are believed.
 """
 
 import base64
@@ -14,12 +14,14 @@ from pathlib import Path
 
 from tests.vectors.destination import DESTINATION, VECTORS, make_destination
 from tests.vectors.failures import FAILURES
+from tests.vectors.histories import HISTORIES, describe_history
 from tests.vectors.mutations import Files
 from tests.vectors.variants import VARIANTS
 
 FAILURE_DIRECTORY = VECTORS / "failures"
 VARIANT_DIRECTORY = VECTORS / "variants"
 CONSISTENCY = VECTORS / "consistency.json"
+TRUST = VECTORS / "trust.json"
 WEAKEST_FIRST = ("frozen", "external", "cold", "locked")
 """Written down a second time: the vector is to notice when the code's order changes."""
 
@@ -93,6 +95,8 @@ def main() -> None:
         make_destination()
     if not CONSISTENCY.exists():
         make_consistency()
+    if not TRUST.exists():
+        write(TRUST, [describe_history(history) for history in HISTORIES])
     valid = read_destination()
     make_failures(valid)
     make_variants(valid)

@@ -1,11 +1,23 @@
-"""What requests are signed with. Found and renewed apart from the requests, whose failures would hide the reason."""
+"""What the stores and the adapter of KMS share of AWS: credentials, and botocore's errors in words.
+
+Credentials are found and renewed apart from the requests, whose failures would hide the reason.
+"""
+
+import re
 
 import boto3
-from botocore.exceptions import BotoCoreError, ClientError, PartialCredentialsError, SSOError, TokenRetrievalError
+from botocore.exceptions import (
+    BotoCoreError,
+    ClientError,
+    ConnectTimeoutError,
+    PartialCredentialsError,
+    ReadTimeoutError,
+    SSOError,
+    TokenRetrievalError,
+)
 from botocore.parsers import ResponseParserError
 
 from archiver.errors import StorageError
-from archiver.stores.s3_errors import reason
 
 _GIVE = "Set AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, name a profile, or give the host a role."
 # Beyond its own errors, botocore lets through what it meets while it reads files, JSON and answers, and asks for a
@@ -14,7 +26,7 @@ _FAILURES = (BotoCoreError, ClientError, ResponseParserError, OSError, ValueErro
 _Failure = BotoCoreError | ClientError | ResponseParserError | OSError | ValueError | KeyError | EOFError | RuntimeError
 
 
-class S3Credentials:
+class AwsCredentials:
     """The first that the AWS chain finds: the environment, a profile, a web identity, a container's, the host's role.
 
     ``place`` is what they are for, in errors. Raises ``StorageError`` when they are announced and cannot be had.
@@ -33,12 +45,33 @@ class S3Credentials:
         if self._found is None:
             raise StorageError(f"no usable credentials for {self._place}: none are given", hint=_GIVE)
         try:
-            self._found.get_frozen_credentials()
+            found = self._found.get_frozen_credentials()
         except _FAILURES as error:
             raise self._translated(error) from error
+        # Python's HTTP client would refuse the header, and repeat in its message what it refused.
+        if not all(text.isascii() and text.isprintable() for text in found if text is not None):
+            raise StorageError(
+                f"no usable credentials for {self._place}: one of them holds a character that cannot be sent",
+                hint="Look for a line break at the end of AWS_ACCESS_KEY_ID, AWS_SECRET_ACCESS_KEY or "
+                "AWS_SESSION_TOKEN.",
+            )
 
     def _translated(self, error: _Failure) -> StorageError:
         return StorageError(f"no usable credentials for {self._place}: {_why(error)}", hint=_hint(error))
+
+
+def reason(error: BotoCoreError | ValueError) -> str:
+    """The part of ``error`` that says what happened, without the names of the libraries' classes."""
+    if isinstance(error, ConnectTimeoutError | ReadTimeoutError):
+        return "it did not answer in time"
+    cause: object = getattr(error, "kwargs", {}).get("error") or error
+    # urllib3 wraps the operating system's error, and shows its Python form.
+    while isinstance(cause, Exception) and cause.args and isinstance(cause.args[-1], Exception):
+        cause = cause.args[-1]
+    text = str((isinstance(cause, OSError) and cause.strerror) or cause)
+    # urllib3 names its connection's class first.
+    text = " ".join(re.sub(r"^\w+Connection\(.*?\): ", "", text).split()).rstrip(".")
+    return text[:1].lower() + text[1:]
 
 
 def _why(error: _Failure) -> str:

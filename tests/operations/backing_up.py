@@ -1,0 +1,28 @@
+"""What the tests of backup share."""
+
+from dataclasses import replace
+
+from archiver.catalog.names import check_class
+from archiver.config import PinLimits, RetentionClass, Tuning, load_config
+from archiver.crypto.minisign import SigningKey
+from archiver.crypto.x25519 import X25519Recipient
+from archiver.operations.backup import BackupRequest
+from archiver.operations.sources import resolve_source
+from tests.operations.scene import SOURCE, Scene
+
+
+def request_for(scene: Scene) -> BackupRequest:
+    """What the command makes of the scene's configuration."""
+    config = load_config(scene.config)
+    source = config.source(None)
+    assert config.signing_key is not None
+    return BackupRequest(
+        source=resolve_source(source),
+        retention_class=check_class("daily"),
+        retention=RetentionClass(),
+        vault=X25519Recipient.parse(source.vault),
+        signing_key=SigningKey.parse(config.signing_key.read_text()),
+        state_directory=scene.state / SOURCE,
+        tuning=replace(Tuning(), frame_size=1 << 18),
+        pin=PinLimits(),
+    )
