@@ -101,6 +101,10 @@ class Chain:
             claim = manifest.previous, manifest.backup, verdict.dated != "unproven"
             self._named.setdefault(manifest.previous.backup, []).append(claim)
 
+    def forget_order(self) -> None:
+        """Compare no number with those of the backups that were added so far."""
+        self._later = None
+
     def removed(self, present: Collection[str], now: datetime) -> list[Removed]:
         """Which backups those that were added name, that are promised beyond ``now`` and not among the ids ``present``;
         newest first."""

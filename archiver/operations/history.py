@@ -104,7 +104,10 @@ class History:
         return sorted(found, key=lambda item: (item.place.backup, item.place.retention_class), reverse=True)
 
     def find(self, backup: str, listed: Sequence[Listed]) -> Backup:
-        """The one called ``backup``, judged by all that are later: only they can speak against it, or for it."""
+        """The one called ``backup``, judged by all that are later: only they can speak against it, or for it.
+
+        That its number does not fit theirs is for a list of all to say: it is no reason to hesitate over this one.
+        """
         chain = Chain()
         compared: tuple[str, ...] = ()
         try:
@@ -113,6 +116,7 @@ class History:
         except StorageError as error:
             # Whatever is wrong with other backups, this one is wanted.
             compared = (f"{backup} was not compared with all later backups: {error.message}",)
+        chain.forget_order()
         found = self._choose(self._candidates([item for item in listed if item.place.backup == backup]), chain)
         return replace(found, irregular=found.irregular + compared)
 
