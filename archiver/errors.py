@@ -18,6 +18,7 @@
     │   ├── PinGivenUpError         a pin was given up for the sake of the live server
     │   └── AlreadyExistsError      a create-only key exists
     └── StorageError             7  the store cannot be reached or refuses
+        └── RefusedError            it answered, and will not give out or take this one key
 
 Messages are lower case, without a full stop, name the object and say what was expected and what was found.
 A hint is one sentence that says what to do next.
@@ -103,3 +104,7 @@ class StorageError(ArchiverError):
     """The store cannot be reached, or refuses the request."""
 
     exit_code = 7
+
+
+class RefusedError(StorageError):
+    """The store answered, and refuses what was asked of one key; others may be had."""

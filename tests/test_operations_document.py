@@ -20,6 +20,7 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
 TEXT = DOCUMENT.read_text("utf-8")
 DELETE, FIND_ORPHANS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 OPERATORS = TEXT.partition("\n## Operators\n")[2].partition("\n## ")[0]
+SEVERAL_HOSTS = TEXT.partition("\n## Several hosts for one source\n")[2].partition("\n## ")[0]
 BACKUP = next(DESTINATION.glob("daily/backups/example/*")).name
 OLD = time.time() - 3 * 86400
 
@@ -124,7 +125,7 @@ def test_the_commands_about_operators(tmp_path: Path, monkeypatch: pytest.Monkey
     scene.config.write_text('state_directory = "state"\n' + scene.config.read_text())
     old = scene.backup()
     commands = re.findall(r"^archiver (.*)$", OPERATORS, re.MULTILINE)
-    assert len(commands) == 8
+    assert len(commands) == 9
     recipient = ""
     for command in commands:
         done = archiver(*shlex.split(command.replace("RECIPIENT", recipient)))
@@ -136,6 +137,68 @@ def test_the_commands_about_operators(tmp_path: Path, monkeypatch: pytest.Monkey
         done = archiver("verify", name, "--level", "data", "--identity", "new-card.txt")
         assert done.code == 0, done.errors
         assert archiver("verify", name, "--level", "data", "--identity", "recovery-card.txt").code == 4
+
+
+@pytest.fixture
+def hosts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Scene, Scene]:
+    """Two hosts that back up one source, the second set up as the page says; and a card that knows both."""
+    first, second = (Scene(tmp_path / name, (tmp_path / "destination").as_uri()) for name in ("a", "b"))
+    for scene in (first, second):
+        make_environment(scene.root / "vector", 5)
+    monkeypatch.chdir(first.root)
+    place = ("--to", first.url, "--source", "prod", "--environment", f"vector={first.root}/vector")
+    assert archiver("init", *place, "--card", "card-a.txt").code == 0
+    text = 'state_directory = "state"\n' + first.config.read_text()
+    own = re.findall(r'"(RW\S+)"', text)[0]
+    (command,) = re.findall(r"^archiver (.*)$", SEVERAL_HOSTS, re.MULTILINE)
+    monkeypatch.chdir(second.root)
+    done = archiver(*shlex.split(command))
+    assert done.code == 0, done.errors
+    text = text.replace(f'"{own}"', f'"{own}", "{done.output.strip()}"')
+    first.config.write_text(text)
+    text = text.replace("archiver-signing.key", command.split()[-1])
+    second.config.write_text(text.replace(f"{first.root}/vector", f"{second.root}/vector"))
+    monkeypatch.chdir(first.root)
+    assert archiver("keys", "card", "--output", str(first.card), "--identity", "card-a.txt").code == 0
+    return first, second
+
+
+def test_hosts_with_keys_of_their_own_share_one_chain(hosts: tuple[Scene, Scene]) -> None:
+    first, second = hosts
+    made = [scene.backup() for scene in (first, second, second, first, second)]
+
+    # Neither a warning nor a code other than 0, which ``backup`` and ``backups`` would not take.
+    assert first.backups() == made[::-1]
+    documents = archiver("list", *first.identity, "--json").document
+    assert len({document["signer"] for document in documents}) == 2
+    (first.root.parent / "destination/daily/backups/prod" / made[3] / "manifest.json").unlink()
+    done = archiver("list", *first.identity)
+    assert done.code == 4
+    assert made[3] in done.errors
+    assert archiver("list", "--identity", "card-a.txt").code == 4, "the page says that this card refuses the second's"
+
+
+@pytest.mark.parametrize("goes_on", [0, 1])
+def test_runs_that_overlapped_are_told_and_one_of_them_is_never_named(hosts: tuple[Scene, Scene], goes_on: int) -> None:
+    first, second = hosts
+    first.backup()
+    second.backup()
+    overlapping = [first.backup()]
+    manifest = first.root.parent / "destination/daily/backups/prod" / overlapping[0] / "manifest.json"
+    manifest.rename(first.root / "not committed yet")
+    overlapping.append(second.backup())
+    (first.root / "not committed yet").rename(manifest)
+
+    scenes = (first, second) if goes_on == 0 else (second, first)
+    for scene in scenes * 2:
+        scene.backup()
+
+    done = archiver("list", *first.identity)
+    assert done.code == 3
+    assert "expected a greater one" in done.errors
+    for name, code in ((overlapping[1 - goes_on], 0), (overlapping[goes_on], 4)):
+        (manifest.parent.with_name(name) / "manifest.json").unlink()
+        assert archiver("list", *first.identity).code == code, name
 
 
 def test_the_section_names_every_command_about_keys() -> None:

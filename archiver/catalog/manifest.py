@@ -13,7 +13,9 @@ from archiver.errors import FormatError
 
 VERSION: Final = 1
 MAX_MANIFEST = 1024 * 1024
-"""Bytes; a reader refuses a larger manifest or signature before it reads it."""
+"""Bytes; a reader refuses a larger manifest before it reads it."""
+MAX_SIGNATURE = 4096
+"""Bytes; so of a signature. With the longest trusted comment one has about 1,300."""
 
 MAX_SEQUENCE = 2**53
 Days = Annotated[int, Meta(ge=1, le=36500)]

@@ -37,6 +37,11 @@ def check_class(name: str) -> str:
     return check_name(name, "class")
 
 
+def is_class(name: str) -> bool:
+    """Whether a retention class may be called ``name``."""
+    return name not in RESERVED_CLASSES and _NAME.fullmatch(name) is not None
+
+
 def new_backup_id(started: datetime) -> str:
     """``started`` (UTC) to the second, and 24 random bits, so that two runs in one second differ."""
     return f"{started.astimezone(UTC):%Y%m%dT%H%M%SZ}-{secrets.token_hex(3)}"

@@ -59,6 +59,7 @@ def init(
     The operator's key is made and lives on the card, unless --recipient, --kms-key or --new-passphrase names another.
     A card with a key is the one thing that opens the backups: print it or move it offline, and delete it here.
     """
+    from archiver.crypto.hybrid import HybridRecipient
     from archiver.operations.init import InitRequest
     from archiver.operations.init import init as initialise
 
@@ -86,6 +87,8 @@ def init(
         }
     )
     _describe(output, result, operator_key)
+    if isinstance(operator_key, HybridRecipient) and not post_quantum:
+        output.line("The operator's key is post-quantum, the vault itself is X25519: --post-quantum makes both so.")
     output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
     if result.warning is not None:
         output.warn(result.warning)

@@ -26,7 +26,8 @@ def add(
     """Let OPERATOR restore, old backups and new ones.
 
     Opens every vault of the source with the identity, passphrase or KMS key of somebody who is an operator already,
-    and creates one small file in each. Exits with 3 when an older vault could not be opened.
+    and creates one small file in each. Exits with 3 when an older vault could not be opened, or has a file of that
+    name, which is left alone.
     """
     from archiver.operations.keys_access import open_site
     from archiver.operations.keys_add import add_operator
@@ -61,13 +62,13 @@ def _describe(output: Output, added: "Added", source: str, dry_run: bool) -> Non
     for key in added.created:
         output.line(f"{'would create' if dry_run else 'created'} {key}")
     for vault in added.there:
-        output.line(f"left alone: vault {vault} has a file of {added.operator} already")
+        output.line(f"left alone: vault {vault} has a file of {added.operator!r} already")
     for vault in added.ignored:
         output.line(f"ignored: vault {vault} does not open, and no backup that is believed names it")
     if added.config is None:
         output.line(f"Add this line to [source.{source}.operators] in archiver.toml on the backup host:")
         output.line(f'  {added.operator} = "{added.key}"')
     else:
-        output.line(f"{added.config} {'would name' if dry_run else 'names'} {added.operator} as an operator")
+        output.line(f"{added.config} {'would name' if dry_run else 'names'} {added.operator!r} as an operator")
     if not dry_run:
-        output.line(f"Next: let {added.operator} run archiver keys check, to prove that this key opens all of it.")
+        output.line(f"Next: let {added.operator!r} run archiver keys check, to prove that this key opens all of it.")

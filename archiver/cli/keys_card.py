@@ -5,7 +5,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archiver.cli.options import PathArgument, access_options, command
+from archiver.cli.keys_output import output_option
+from archiver.cli.options import access_options, command
 from archiver.cli.output import Output
 
 if TYPE_CHECKING:
@@ -13,7 +14,7 @@ if TYPE_CHECKING:
 
 
 @command("card", example="archiver keys card --output recovery-card-2.txt --identity recovery-card.txt")
-@click.option("--output", "path", type=PathArgument(), required=True, help="The file to create, mode 0600.")
+@output_option
 @click.option("--dry-run", is_flag=True, help="Only try whether it would work.")
 @access_options
 def card(*, output: Output, access: "AccessOptions", path: Path, dry_run: bool) -> None:

@@ -23,7 +23,7 @@ def check(*, output: Output, access: "AccessOptions") -> int:
     from archiver.operations.keys_access import open_site
     from archiver.operations.keys_check import check_keys
 
-    with open_site(access) as site:
+    with open_site(access, reporter=output) as site:
         vaults = check_keys(site, output)
     output.document(
         [
@@ -50,8 +50,10 @@ def check(*, output: Output, access: "AccessOptions") -> int:
     ]
     output.table(("VAULT", "IN USE", "BACKUPS", "NEWEST", "OPENED BY"), rows, right=(2,))
     problems = [vault.problem for vault in vaults if vault.problem is not None]
-    for problem in problems:
-        output.warn(problem.message)
-        if problem.hint:
-            output.note(f"hint: {problem.hint}")
+    for hint in dict.fromkeys(problem.hint for problem in problems):
+        for problem in problems:
+            if problem.hint == hint:
+                output.warn(problem.message)
+        if hint:
+            output.note(f"hint: {hint}")
     return _FAILED if problems else output.exit_code()

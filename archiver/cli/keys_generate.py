@@ -4,13 +4,14 @@ from pathlib import Path
 
 import click
 
-from archiver.cli.options import PathArgument, command
+from archiver.cli.keys_output import output_option
+from archiver.cli.options import command
 from archiver.cli.output import Output
 from archiver.errors import UsageError
 
 
 @command("generate", example="archiver keys generate --output operator.txt")
-@click.option("--output", "path", type=PathArgument(), required=True, help="The file to create, mode 0600.")
+@output_option
 @click.option("--post-quantum", is_flag=True, help="A key that quantum computers cannot break; age 1.3 reads it.")
 @click.option("--signing", is_flag=True, help="Make a minisign key instead, which signs backups.")
 def generate(*, output: Output, path: Path, post_quantum: bool, signing: bool) -> None:

@@ -40,10 +40,22 @@ def remove(*, output: Output, access: "AccessOptions", operator: str, dry_run: b
     for key, proof in removed.deleted.items():
         output.line(f"{'would delete' if dry_run else 'deleted'} {key} (the vault opens through {proof})")
     if removed.config is not None:
-        output.line(f"{removed.config} {'would name' if dry_run else 'names'} {operator} no more")
-    elif not is_configured:
-        output.line(f"Take {operator} out of [source.{source}.operators] in archiver.toml on the backup host.")
+        output.line(f"{removed.config} {'would name' if dry_run else 'names'} {operator!r} no more")
     if not dry_run:
-        output.line(f"{operator} can still read what was copied or opened before, and old versions of the files, where")
-        output.line("the bucket keeps versions. Next: archiver keys rotate, so that new backups are out of reach.")
+        output.line(
+            f"{operator!r} can still read what was copied or opened before, and old versions of the files, where"
+        )
+        output.line("the bucket keeps versions.")
+        _say_what_is_next(output, operator, source, is_configured)
     return output.exit_code()
+
+
+def _say_what_is_next(output: Output, operator: str, source: str, is_configured: bool) -> None:
+    if is_configured:
+        output.line("Next: archiver keys rotate, so that new backups are out of reach.")
+        return
+    output.line("Next, in this order:")
+    output.line(
+        f"- take {operator!r} out of [source.{source}.operators] in archiver.toml on EVERY host that backs up {source}"
+    )
+    output.line("- archiver keys rotate, so that new backups are out of reach; it is refused while that name is listed")

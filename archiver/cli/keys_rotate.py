@@ -9,6 +9,7 @@ from archiver.cli.output import Output
 
 if TYPE_CHECKING:
     from archiver.operations.access import AccessOptions
+    from archiver.operations.keys_rotate import Rotated
 
 
 @command("rotate", example="archiver keys rotate --identity recovery-card.txt")
@@ -47,15 +48,25 @@ def rotate(*, output: Output, access: "AccessOptions", post_quantum: bool, dry_r
     )
     if dry_run:
         output.line(f"would make a vault for {', '.join(rotated.operators)} in place of {rotated.old}")
-        return output.exit_code()
+    else:
+        _describe(output, rotated, source)
+    return output.exit_code()
+
+
+def _describe(output: Output, rotated: "Rotated", source: str) -> None:
     for key in rotated.created:
         output.line(f"created {key}")
     if rotated.opened_by is not None:
         output.line(f"proven: the given identity opens it through {rotated.opened_by}")
     output.line(f"{rotated.config} names vault {rotated.new} in place of {rotated.old}")
     output.line("Next:")
-    output.line(f"- on other hosts that back up {source}, write this into [source.{source}] of archiver.toml:")
+    output.line(
+        f"- on other hosts that back up {source}, put this into archiver.toml, in place of the vault line there:"
+    )
     output.line(f'  vault = "{rotated.recipient}"')
+    output.line("  and this in place of the whole table of operators, so that nobody stays whose key was replaced:")
+    output.line(f"  [source.{source}.operators]")
+    for name, key in rotated.operators.items():
+        output.line(f'  {name} = "{key}"')
     output.line("- archiver keys card --output FILE, for a card that knows the new vault")
     output.line("- let every operator run archiver keys check")
-    return output.exit_code()

@@ -23,7 +23,7 @@ def show(*, output: Output, access: "AccessOptions") -> int:
     from archiver.operations.keys_access import open_site
     from archiver.operations.keys_show import show_vaults
 
-    with open_site(access) as site:
+    with open_site(access, reporter=output) as site:
         vaults = show_vaults(site, output)
         source, trusted = site.source, site.trusted
     output.document(

@@ -27,7 +27,7 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
     Exits with 4 when one is damaged, not signed by a trusted key, or was removed before the end of its promise; the
     others are listed all the same. Exits with 5 when there is none.
     """
-    from archiver.errors import IntegrityError, NotFoundError
+    from archiver.errors import IntegrityError, NotFoundError, StorageError
     from archiver.operations.access import resolve_access
     from archiver.operations.history import Backup, Unreadable
 
@@ -50,7 +50,8 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
         for doubt in backup.irregular:
             output.warn(doubt)
     for item in unreadable:
-        output.warn(f"{item.place.backup} is not to be trusted: {item.error.message}")
+        problem = "cannot be read" if isinstance(item.error, StorageError) else "is not to be trusted"
+        output.warn(f"{item.place.backup} {problem}: {item.error.message}")
     for missing in survey.removed:
         output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")
     codes = [item.error.exit_code for item in unreadable] + [IntegrityError.exit_code] * bool(survey.removed)

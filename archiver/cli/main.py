@@ -23,6 +23,7 @@ from archiver.cli import (
     verify,
 )
 from archiver.cli.output import Output, Terminated, report
+from archiver.cli.redaction import passphrase_option, refuse_secrets, withheld
 
 EPILOG = """\b
 Exit codes:
@@ -96,14 +97,15 @@ def _terminate(_number: int, _frame: FrameType | None) -> NoReturn:
 
 def run(arguments: list[str]) -> int:
     """Run one command line; returns its exit code."""
-    output = Output(json="--json" in arguments)
+    output = Output(json="--json" in arguments, withheld=withheld(arguments))
     try:
+        refuse_secrets(arguments)
         result = archiver.main(arguments, prog_name="archiver", standalone_mode=False, obj=output)
     except click.exceptions.NoArgsIsHelpError as error:
         click.echo(error.format_message(), err=True)
         return 2
     except click.ClickException as error:
-        message = error.format_message()
+        message = _usage_message(error, arguments)
         output.error(message[:1].lower() + message[1:].rstrip("."), _usage_hint(error), 2)
         return 2
     except click.Abort as error:
@@ -114,6 +116,15 @@ def run(arguments: list[str]) -> int:
     except BaseException as error:  # noqa: BLE001 - the one place where errors become exit codes
         return report(output, error)
     return result if isinstance(result, int) else 0
+
+
+def _usage_message(error: click.ClickException, arguments: list[str]) -> str:
+    message = error.format_message()
+    option = passphrase_option(arguments)
+    if option is not None and ("unexpected extra argument" in message or "does not take a value" in message):
+        # What is too much may be the passphrase.
+        return f"{option} takes no value: archiver asks for it"
+    return message
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -1,5 +1,6 @@
 """Options that commands share."""
 
+import os
 from collections.abc import Callable
 from functools import wraps
 from pathlib import Path
@@ -75,7 +76,7 @@ def access_options(function: F) -> F:
         config: Path | None,
         source: str | None,
         destination: str | None,
-        identity: Path | None,
+        identity: tuple[Path, ...],
         passphrase: bool,
         kms: bool,
         verify_key: tuple[str, ...],
@@ -88,7 +89,7 @@ def access_options(function: F) -> F:
             config=config,
             source=source,
             destination=destination,
-            identity=identity,
+            identity=identity or _identity_of_environment(),
             verify_keys=verify_key,
             trust_unsigned=trust_unsigned,
             passphrase=_ask() if passphrase else None,
@@ -104,10 +105,10 @@ def access_options(function: F) -> F:
         click.option(
             "--identity",
             type=PathArgument(dir_okay=False),
-            envvar=IDENTITY_VARIABLE,
-            show_envvar=True,
+            multiple=True,
             metavar="FILE",
-            help="The recovery card, or an age identity file; - is standard input.",
+            help="The recovery card, or an age identity file; - is standard input; may be repeated.  "
+            f"[env var: {IDENTITY_VARIABLE}]",
         ),
         click.option(
             "--from", "destination", metavar="URL", help="The destination, where no configuration is at hand."
@@ -117,6 +118,12 @@ def access_options(function: F) -> F:
     ):
         option(run)
     return run  # type: ignore[return-value]
+
+
+def _identity_of_environment() -> tuple[Path, ...]:
+    """The one file that the environment names. Not left to click, which would make several of a name with a space."""
+    name = os.environ.get(IDENTITY_VARIABLE)
+    return (Path(name),) if name else ()
 
 
 def _ask() -> "Identity":

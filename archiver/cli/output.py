@@ -6,6 +6,7 @@ JSON lines where a command reports events.
 
 import json
 import logging
+import re
 import sys
 import threading
 from collections.abc import Iterator, Sequence
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from archiver.cli import human
+from archiver.cli.redaction import MISPLACED, redacted
 from archiver.errors import ArchiverError
 
 if TYPE_CHECKING:
@@ -36,6 +38,8 @@ class Output:
     quiet: bool = False
     verbose: bool = False
     warnings: int = 0
+    withheld: re.Pattern[str] | None = None
+    """What no message repeats, beside secret keys."""
     _progress: "Progress | None" = None
     _task: "TaskID | None" = None
     _lock: threading.Lock = field(default_factory=threading.Lock)
@@ -72,6 +76,9 @@ class Output:
 
     def error(self, message: str, hint: str | None, exit_code: int) -> None:
         """Why the command failed: one line, and what to do next."""
+        if redacted(message) != message:
+            hint = MISPLACED
+        message, hint = self._without_secrets(message), hint and self._without_secrets(hint)
         if self.json:
             problem = {"message": message, "hint": hint, "exit_code": exit_code}
             self._write(sys.stdout, json.dumps({"error": problem}))
@@ -79,6 +86,12 @@ class Output:
         self._write(sys.stderr, f"archiver: {message}")
         if hint:
             self._write(sys.stderr, f"hint: {hint}")
+
+    def trace(self, error: BaseException) -> None:
+        """Where a bug showed itself."""
+        import traceback
+
+        self._write(sys.stderr, "".join(traceback.format_exception(error)).rstrip())
 
     # The Reporter protocol.
 
@@ -150,7 +163,13 @@ class Output:
         """0, or 3 when there were warnings."""
         return WARNINGS_EXIT_CODE if self.warnings else 0
 
+    def _without_secrets(self, text: str) -> str:
+        text = redacted(text)
+        return text if self.withheld is None else self.withheld.sub("[not shown]", text)
+
     def _write(self, stream: TextIO, text: str) -> None:
+        if stream is sys.stderr:
+            text = self._without_secrets(text)
         printable = _printable(text, stream.encoding or "utf-8")
         if self._progress is not None and stream is sys.stderr:
             self._progress.console.print(printable, markup=False, highlight=False)
@@ -192,9 +211,7 @@ def report(output: Output, error: BaseException) -> int:
         output.error(f"{where}{error.strerror.lower()}", None, 1)
         return 1
     if output.verbose:
-        import traceback
-
-        traceback.print_exception(error)
+        output.trace(error)
     output.error(
         f"internal error: {type(error).__name__}: {error}",
         "This is a bug in archiver: run again with --verbose and report what it prints.",

@@ -12,9 +12,9 @@ from archiver.cli.output import Output, report
 from archiver.errors import ArchiverError, UsageError
 
 if TYPE_CHECKING:
-    from archiver.operations.access import AccessOptions
+    from archiver.operations.access import Access, AccessOptions
     from archiver.operations.restore import RestoreResult
-    from archiver.operations.restore_plan import Plan
+    from archiver.operations.restore_plan import Layout, Plan
 
 
 @command(
@@ -51,15 +51,11 @@ def restore(
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
     """
-    from dataclasses import replace
-
-    from archiver.config import find_config
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import parse_time
     from archiver.operations.restore import discard
     from archiver.operations.restore import restore as carry_out
-    from archiver.operations.restore_plan import layout_below, layout_in_place, plan_restore
-    from archiver.operations.sources import resolve_source
+    from archiver.operations.restore_plan import layout_below, plan_restore
     from archiver.sinks.owners import by_name, fixed_owner
 
     if (directory is None) != in_place:
@@ -68,15 +64,13 @@ def restore(
         )
     owners = by_name if owner is None else fixed_owner(owner)
     moment = None if at is None else parse_time(at)
-    if in_place and access.destination is None and access.config is None:
-        access = replace(access, config=find_config(None))
-    resolved = resolve_access(access)
-    if directory is not None:
-        layout = layout_below(directory)
-    elif resolved.config is not None:
-        layout = layout_in_place(resolve_source(resolved.config.source(resolved.source)))
-    else:
+    if in_place and access.destination is not None:
         raise UsageError("--in-place needs the configuration", hint="Name it with --config, or give --to DIR.")
+    resolved = resolve_access(access)
+    if directory is None:
+        resolved, layout = _in_place(resolved)
+    else:
+        layout = layout_below(directory)
     with resolved.open() as archive:
         found = archive.find(backup, moment)
         warn_of_doubts(output, found)
@@ -89,6 +83,25 @@ def restore(
         discard(result)
     _show_result(output, plan, result, discarded=discard_replaced)
     return output.exit_code()
+
+
+def _in_place(access: "Access") -> "tuple[Access, Layout]":
+    """``access`` with the configuration, which must be about the same backups, and the paths in it."""
+    from dataclasses import replace
+
+    from archiver.config import find_config, load_config
+    from archiver.operations.access import is_about
+    from archiver.operations.restore_plan import layout_in_place
+    from archiver.operations.sources import resolve_source
+
+    config = access.config or load_config(find_config(None))
+    if not is_about(config, access.destination):
+        raise UsageError(
+            f"the recovery card belongs to {access.destination.display}, {config.path} to {config.destination}",
+            hint="Name the configuration that belongs to the card with --config, or give --to DIR.",
+        )
+    layout = layout_in_place(resolve_source(config.source(access.source)))
+    return replace(access, config=config, tuning=config.tuning), layout
 
 
 def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:

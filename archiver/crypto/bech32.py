@@ -47,7 +47,7 @@ def decode(text: str) -> tuple[str, bytes]:
     except KeyError:
         raise FormatError("invalid bech32: unexpected character") from None
     if len(values) < _CHECKSUM_LENGTH or _polymod([*_expand(hrp.lower()), *values]) != 1:
-        raise FormatError("invalid bech32: wrong checksum")
+        raise FormatError("invalid bech32: wrong checksum, so a character is missing or mistyped")
     return hrp, _to_bytes(values[:-_CHECKSUM_LENGTH])
 
 

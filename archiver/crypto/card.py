@@ -15,15 +15,20 @@ from archiver.crypto.minisign import VerifyKey
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import FormatError, UsageError
 
+_CARD = "# destination:"
 _FIELD = re.compile(r"# (destination|source|vault|verify-key|created):(.*)")
 
 OpensWith = Literal["key", "passphrase", "kms"]
 """What an operator opens vaults with, beside the card: a secret key that is held elsewhere, a passphrase, AWS KMS."""
 
 _WITH_IDENTITY = "# Keep this file offline and secret: the last line opens every backup of this source.\n"
-_WITHOUT_IDENTITY = "# This file holds no secret. Before it can restore anything, it needs {number} beside it:\n"
+_WITHOUT_IDENTITY = (
+    "# As archiver wrote it, this file holds no secret. With a line AGE-SECRET-KEY-... at the end it does: keep it\n"
+    "# offline then. Before it can restore anything, it needs {number} beside it:\n"
+)
 _NEEDS: dict[OpensWith, str] = {
-    "key": "# - an operator's secret key, held elsewhere: append its AGE-SECRET-KEY-... line below.\n",
+    "key": "# - an operator's secret key, held elsewhere: append its AGE-SECRET-KEY-... line below, or give its\n"
+    "#   file as a second --identity.\n",
     "passphrase": "# - an operator's passphrase: give --passphrase, and archiver asks for it.\n",
     "kms": "# - AWS credentials that may use an operator's KMS key: give --kms.\n",
 }
@@ -128,8 +133,11 @@ def parse_card(text: str, name: str) -> CardValues:
     """The values in the comment lines of an identity file; its identities are ``parse_identities``' business.
 
     Raises ``FormatError`` naming ``name`` and the line for a value that is given twice, empty or malformed. Only
-    ``verify-key`` may be there several times, with a key each.
+    ``verify-key`` may be there several times, with a key each. A file that names no destination is no card: what its
+    comments say is their writer's own business.
     """
+    if not any(line.strip().startswith(_CARD) for line in text.split("\n")):
+        return CardValues()
     values: dict[str, str] = {}
     keys: list[str] = []
     lines: dict[str, int] = {}

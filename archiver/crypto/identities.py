@@ -5,6 +5,7 @@ a line of such a file.
 """
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import BinaryIO
@@ -20,6 +21,8 @@ STANDARD_INPUT = Path("-")
 _AGE_FILES = (b"age-encryption.org/v1", b"-----BEGIN AGE ENCRYPTED FILE-----")
 _MINISIGN_FILE = b"untrusted comment:"
 _IDENTITY = "AGE-SECRET-KEY-"
+_RECIPIENT = "age1"
+_CONFIGURATION = re.compile(r"^\[(destination|signing|source\..+)\]\s*$", re.MULTILINE)
 _PEM_KEY = (b"-----BEGIN ", b"PRIVATE KEY-----")
 
 
@@ -38,7 +41,7 @@ def parse_identities(text: str, name: str) -> list[SecretKey]:
             identities.append(parse_identity(entry))
         except FormatError as error:
             raise FormatError(
-                f"line {number} of {name} is not an age identity: {error.message}",
+                f"line {number} of {name} is not an age identity: {_explained(entry, text) or error.message}",
                 hint="Every line of an identity file is a comment that starts with # or an AGE-SECRET-KEY-1… line.",
             ) from None
     if not identities:
@@ -47,6 +50,17 @@ def parse_identities(text: str, name: str) -> list[SecretKey]:
             hint="Append the AGE-SECRET-KEY-1… line that belongs to it.",
         )
     return identities
+
+
+def _explained(line: str, text: str) -> str | None:
+    """What ``line`` is instead, where that can be told without showing it."""
+    if _CONFIGURATION.search(text):
+        return "this is archiver.toml, not a key"
+    if line.startswith(_RECIPIENT):
+        return "it is a public key (age1…), expected the secret one"
+    if line.startswith(_IDENTITY) and any(character.isspace() for character in line):
+        return "there is a space inside the key"
+    return None
 
 
 def read_identity_file(path: Path) -> list[SecretKey]:
@@ -65,7 +79,7 @@ def read_identity_text(path: Path) -> str:
 
     Raises ``UsageError`` when it cannot be read, and for other kinds of secrets, which are easily taken for it.
     """
-    if str(path).upper().startswith(_IDENTITY):
+    if str(path).strip().upper().startswith(_IDENTITY):
         # Here, in the list of processes and in the shell's history it is seen; it need not be in a log as well.
         raise UsageError(
             "expected the name of a file with an identity, got an identity",
@@ -77,7 +91,8 @@ def read_identity_text(path: Path) -> str:
     if first.startswith(_AGE_FILES):
         raise UsageError(
             f"{name} is encrypted with age, expected an identity",
-            hint="Decrypt it on the way in: age -d FILE | archiver … --identity -.",
+            hint="An operator's file of a vault stays in the destination: give what opens it. Decrypt anything else on "
+            "the way in: age -d FILE | archiver … --identity -.",
         )
     if first.startswith(_MINISIGN_FILE):
         raise UsageError(

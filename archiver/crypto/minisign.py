@@ -32,6 +32,9 @@ _CHECKSUM_SIZE = 32
 _PASSWORD_PARAMETERS = bytes(48)
 """Salt and costs of deriving a key from a password: zeros without one."""
 
+_SECRET_BEGINNINGS = ("RWQAAEIy", "RWRTY0Iy")
+"""The algorithms at the start of a secret key in base64, without and with a password."""
+
 
 @dataclass(frozen=True, slots=True)
 class VerifyKey:
@@ -122,9 +125,10 @@ class SigningKey:
         return key
 
     def encode(self) -> str:
-        """The text of a secret key file without a password."""
+        """The text of a secret key file without a password. Its comment has the public half, which is needed again."""
         prefix = _KEY_ALGORITHM + _NO_ENCRYPTION + _CHECKSUM_ALGORITHM + _PASSWORD_PARAMETERS
-        return f"{_UNTRUSTED}minisign secret key {self.verify_key.key_id}\n{_encode(prefix + self._secret())}\n"
+        public = f"minisign secret key {self.verify_key.key_id}, public key {self.verify_key}"
+        return f"{_UNTRUSTED}{public}\n{_encode(prefix + self._secret())}\n"
 
     def __repr__(self) -> str:
         return f"<SigningKey {self.verify_key.key_id}>"
@@ -187,6 +191,11 @@ def _parse_signature(text: str) -> tuple[bytes, bytes, str, bytes]:
             hint="Sign without minisign's option -l.",
         )
     return number, signature, comment, global_signature
+
+
+def is_secret_key(text: str) -> bool:
+    """Whether ``text`` is the key of a secret key file, with or without a password, in place of a public one."""
+    return text.strip().startswith(_SECRET_BEGINNINGS)
 
 
 def _key_line(text: str, kind: str) -> str:

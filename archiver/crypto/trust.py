@@ -19,11 +19,10 @@ class TrustedKey:
         return str(self.key) if self.revoked is None else f"{self.key} revoked {self.revoked.isoformat()}"
 
 
-def check_signature(message: bytes, signature_text: str, trusted: Sequence[TrustedKey]) -> TrustedKey:
-    """The one of ``trusted`` whose valid signature of ``message`` this is, revoked or not.
+def possible_signers(signature_text: str, trusted: Sequence[TrustedKey]) -> list[TrustedKey]:
+    """Those of ``trusted`` that the signature may be by, at least one; nothing is verified.
 
-    Raises ``AuthenticityError`` for a malformed signature, one by a key that is not among ``trusted``, and one that is
-    not of these bytes.
+    Raises ``AuthenticityError`` for a malformed signature and one by a key that is not among ``trusted``.
     """
     if not trusted:
         raise AuthenticityError("no key to verify with", hint="Give --verify-key RW… or --trust-unsigned.")
@@ -34,11 +33,19 @@ def check_signature(message: bytes, signature_text: str, trusted: Sequence[Trust
         expected = " or ".join(candidate.key.key_id for candidate in trusted)
         raise AuthenticityError(
             f"signed by key {key_id(number)}, expected key {expected}",
-            hint="If that key is yours, add it to signing.trusted or give it with --verify-key, and write the recovery "
-            "card anew with archiver keys card; if not, somebody else wrote this backup.",
+            hint="If the signing key was changed, this recovery card or configuration is too old: use the newest card, "
+            "or one that archiver keys card writes anew. If not, somebody else wrote this backup.",
         )
+    return candidates
+
+
+def check_signature(message: bytes, signature_text: str, trusted: Sequence[TrustedKey]) -> TrustedKey:
+    """The one of ``trusted`` whose valid signature of ``message`` this is, revoked or not.
+
+    Raises ``AuthenticityError`` as ``possible_signers`` does, and for a signature that is not of these bytes.
+    """
     errors = []
-    for candidate in candidates:
+    for candidate in possible_signers(signature_text, trusted):
         try:
             candidate.key.verify(message, signature_text)
         except AuthenticityError as error:

@@ -9,9 +9,11 @@ from dataclasses import dataclass
 from typing import Literal
 
 from archiver.crypto.age import seal_bytes, unseal_bytes
+from archiver.crypto.header import parse_header
 from archiver.crypto.identities import parse_identities
 from archiver.crypto.keys import PublicKey, SecretKey, generate_identity
 from archiver.crypto.kms import KmsKey, encryption_context, kms_open, kms_seal
+from archiver.crypto.passphrase import KIND as PASSPHRASE_KIND
 from archiver.crypto.passphrase import PassphraseRecipient
 from archiver.crypto.recipients import Identity, vault_id
 from archiver.errors import FormatError, NoIdentityError
@@ -32,6 +34,10 @@ class Keyring:
     identities: Sequence[Identity] = ()
     kms: bool = False
     """Whether AWS KMS may be asked, with the credentials of the AWS environment."""
+    card: str | None = None
+    """What messages call the recovery card that was given, with a key on it or without."""
+    card_vault: str | None = None
+    """Id of the vault for which that card was written."""
 
     def __bool__(self) -> bool:
         return bool(self.identities) or self.kms
@@ -75,6 +81,15 @@ def open_vault(data: bytes, form: VaultForm, keyring: Keyring, source: str, vaul
     if len(found) != 1:
         raise FormatError(f"expected one identity in a vault file, got {len(found)}")
     return found[0]
+
+
+def is_for_passphrase(data: bytes) -> bool:
+    """Whether the age file ``data`` is opened by a passphrase; False for what is malformed."""
+    try:
+        header, _ = parse_header(data)
+    except FormatError:
+        return False
+    return header.stanzas[0].kind == PASSPHRASE_KIND
 
 
 def _unseal(data: bytes, form: VaultForm, keyring: Keyring, source: str, vault: str) -> bytes:

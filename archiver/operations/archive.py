@@ -2,25 +2,27 @@
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import decode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manifest
+from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE, Digest, Vault, decode_manifest
 from archiver.catalog.names import VAULTS, BackupPlace, backup_time, check_object_key
 from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
 from archiver.crypto.age import unseal
-from archiver.crypto.recipients import Identity
-from archiver.crypto.trust import TrustedKey, check_signature
+from archiver.crypto.recipients import Identity, vault_id
+from archiver.crypto.trust import TrustedKey, check_signature, possible_signers
 from archiver.crypto.vault import Keyring
 from archiver.errors import (
     AuthenticityError,
     FormatError,
     IntegrityError,
     NotFoundError,
+    RefusedError,
     UsageError,
 )
-from archiver.operations.chain import Chain
+from archiver.operations.chain import TOLERANCE, Chain
 from archiver.operations.history import Backup, History, Survey, Unreadable
 from archiver.operations.objects import ObjectReader, naming
 from archiver.operations.vaults import read_small, unlock_vault, vault_places
@@ -73,14 +75,14 @@ class Archive:
 
     def survey(self, now: datetime, *, everything: bool = False) -> Survey:
         """The backups within their promise at ``now``, or ``everything``, and those that were removed before then."""
-        listed, chain = self._history.listed(), Chain()
+        listed, chain = self._history.listed(), Chain(now)
         found = list(self._history.judged(listed, chain))
         removed = chain.removed({item.place.backup for item in listed}, now)
         return Survey([backup for backup in found if everything or _is_promised(backup, now)], removed)
 
     def newest_first(self, *, lazily: bool = False) -> Iterator[Backup | Unreadable]:
         """``backups`` one by one; ``lazily`` reads none before it is asked for."""
-        return self._history.judged(self._history.listed(), Chain(), lazily=lazily)
+        return self._history.judged(self._history.listed(), Chain(self.store.clock()), lazily=lazily)
 
     def hint(self) -> str:
         """Where to look when the wanted backup is not there."""
@@ -91,34 +93,46 @@ class Archive:
 
     def find(self, reference: str = "latest", at: datetime | None = None) -> Backup:
         """The backup called ``latest``, or by its id or an unambiguous beginning of it; ``latest`` with ``at`` is the
-        newest one that had started by then. Raises ``NotFoundError``."""
+        newest one that had started by then. ``CLASS/ID`` is the copy in that class: a planted copy in another one
+        could not be taken away. Raises ``NotFoundError``."""
         if at is not None and reference != "latest":
             raise UsageError(f"both a backup ({reference}) and a time", hint="Give the id or --at, not both.")
+        retention_class, separator, name = reference.rpartition("/")
         listed = self._history.listed()
-        chosen = listed
-        if reference != "latest":
-            chosen = [item for item in listed if item.place.backup.startswith(reference)]
+        chosen = [item for item in listed if not separator or item.place.retention_class == retention_class]
+        if name != "latest":
+            chosen = [item for item in chosen if item.place.backup.startswith(name)]
         elif at is not None:
-            chosen = [item for item in listed if backup_time(item.place.backup) <= at]
+            chosen = [item for item in chosen if backup_time(item.place.backup) <= at]
         if not chosen:
             wanted = "backup" if reference == "latest" else f"backup {reference!r}"
             when = "" if at is None else f" from {at:%Y-%m-%dT%H:%M:%SZ} or before"
             raise NotFoundError(f"{self.store.url} has no {wanted}{when} of source {self.source!r}", hint=self.hint())
         ids = {item.place.backup for item in chosen}
-        if len(ids) > 1 and reference != "latest":
+        if len(ids) > 1 and name != "latest":
             raise NotFoundError(f"{reference!r} is the beginning of {len(ids)} backup ids", hint="Give more of the id.")
         backup = chosen[0].place.backup
         try:
-            return self._history.find(backup, listed)
-        except IntegrityError as error:
+            found = self._history.find(backup, listed, retention_class)
+        except (IntegrityError, RefusedError) as error:
             if reference == "latest":
-                error.hint = "archiver list shows which backups can be trusted: give the id of one."
+                error.hint = f"{error.hint or ''} archiver list shows which backups can be had: give the id of one."
+                error.hint = error.hint.strip()
             raise
+        if reference == "latest" and found.manifest.started - self.store.clock() > TOLERANCE:
+            odd = f"{backup} was made when a clock was ahead: there may be newer backups with earlier ids"
+            found = replace(found, irregular=(*found.irregular, odd))
+        return found
 
     def load(self, place: BackupPlace) -> Backup:
         """Read one manifest and check its signature and that it belongs where it lies. Nothing is judged yet."""
+        # The signature first: anybody may plant large manifests, and few can sign.
+        signature = None if self._trusted is None else self._read_signature(place, self._trusted)
         data = read_small(self.store, place.manifest, MAX_MANIFEST)
-        signer = None if self._trusted is None else self._check_signature(place, data, self._trusted)
+        signer = None
+        if signature is not None and self._trusted is not None:
+            with naming(place.manifest):
+                signer = check_signature(data, signature, self._trusted)
         manifest = decode_manifest(data, place.manifest)
         if (manifest.backup, manifest.source) != (place.backup, place.source):
             raise AuthenticityError(
@@ -131,22 +145,26 @@ class Archive:
                 f"{place.manifest} says that it was started at {manifest.started}: not as its id says",
                 hint="Restore another backup.",
             )
+        for vault in manifest.vaults:
+            # What opens a vault is told by its recipient, and which vaults an operator may be taken from by its id.
+            if vault.id != vault_id(vault.recipient):
+                raise FormatError(f"{place.manifest}: vault {vault.id} is not that of the recipient that it names")
         meter = Meter()
         meter.update(data)
         return Backup(place, manifest, meter.blake3, signer)
 
-    def _check_signature(self, place: BackupPlace, data: bytes, trusted: Sequence[TrustedKey]) -> TrustedKey:
+    def _read_signature(self, place: BackupPlace, trusted: Sequence[TrustedKey]) -> str:
+        """The text of the signature, which one of ``trusted`` may have made."""
         try:
-            signature = read_small(self.store, place.signature, MAX_MANIFEST).decode("ascii", "replace")
+            signature = read_small(self.store, place.signature, MAX_SIGNATURE).decode("ascii", "replace")
         except NotFoundError:
             raise AuthenticityError(
                 f"{place.manifest} has no signature",
                 hint="Restore another backup, or give --trust-unsigned if you know why it is missing.",
             ) from None
-        try:
-            return check_signature(data, signature, trusted)
-        except AuthenticityError as error:
-            raise AuthenticityError(f"{place.manifest}: {error.message}", hint=error.hint) from None
+        with naming(place.manifest):
+            possible_signers(signature, trusted)
+        return signature
 
     def objects(self, backup: Backup) -> dict[str, ObjectRecord]:
         """The objects list: what the backup needs, by object id."""

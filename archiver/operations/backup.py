@@ -126,7 +126,8 @@ def _check_vault(store: Store, request: BackupRequest, reporter: Reporter) -> No
     for operator in sorted(set(request.operators) - found):
         reporter.warn(
             f"operator {operator!r} cannot open this backup: {store.url} holds no file of that name for vault {vault}; "
-            "archiver keys add makes one"
+            "if this operator was removed on another machine, take the name out of the configuration, else run "
+            "archiver keys add"
         )
 
 

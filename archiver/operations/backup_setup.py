@@ -102,7 +102,8 @@ def _request(config: Config, source: SourceConfig, retention_class: str, label: 
     except (FormatError, UsageError) as error:
         raise ConfigError(
             f"{config.path}: signing.key: {error.message}",
-            hint=error.hint or "Restore the key, or let archiver init make a new one with another --config.",
+            hint=error.hint
+            or "Restore the key, or make a new one with archiver keys generate --signing: docs/SECURITY.md.",
         ) from None
     trusted = configured_keys(config)
     _check_trusted(signing_key.verify_key, trusted, config)

@@ -66,10 +66,12 @@ def is_long(manifest: Manifest) -> bool:
 class Chain:
     """Judges the backups of one source, newest first: only later ones can tell of an earlier one.
 
-    ``judge`` a backup, then ``add`` it, if it is the one that counts under its id, before the next older one.
+    ``judge`` a backup, then ``add`` it, if it is the one that counts under its id, before the next older one. ``now``
+    is the store's time.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, now: datetime) -> None:
+        self._now = now
         self._named: dict[str, list[tuple[Previous, str, bool]]] = {}
         self._later: Manifest | None = None
 
@@ -81,7 +83,9 @@ class Chain:
             # Nobody is believed here, so nothing is refused either: the operator asked for that.
             return Verdict(dated)
         refusal = (
-            _in_the_future(statement) or _revoked(statement, signer, dated) or self._contradicted(statement, dated)
+            _in_the_future(statement, self._now)
+            or _revoked(statement, signer, dated)
+            or self._contradicted(statement, dated)
         )
         doubts = []
         if self._later is not None and self._later.sequence <= manifest.sequence:
@@ -118,7 +122,7 @@ class Chain:
     def _date(self, statement: Statement) -> Dating:
         manifest = statement.manifest
         began = statement.began if is_long(manifest) else manifest.started
-        in_time = statement.modified - manifest.finished <= TOLERANCE
+        in_time = abs(statement.modified - manifest.finished) <= TOLERANCE
         if in_time and began is not None and began - manifest.started <= TOLERANCE:
             return "store"
         if statement.signer is not None:
@@ -141,9 +145,9 @@ class Chain:
         return None
 
 
-def judge(statements: Iterable[Statement]) -> list[Verdict]:
-    """The verdicts on all backups of a source, each of them once, given newest first."""
-    chain = Chain()
+def judge(statements: Iterable[Statement], now: datetime) -> list[Verdict]:
+    """The verdicts at ``now`` on all backups of a source, each of them once, given newest first."""
+    chain = Chain(now)
     verdicts = []
     for statement in statements:
         verdicts.append(chain.judge(statement))
@@ -162,16 +166,17 @@ def undated(statement: Statement) -> str:
     )
 
 
-def _in_the_future(statement: Statement) -> AuthenticityError | None:
+def _in_the_future(statement: Statement, now: datetime) -> AuthenticityError | None:
+    """What is later than now would be the latest for ever. Where the clock that tells ``now`` stands still or was set
+    back, the store's own time of the key is the later one."""
     manifest = statement.manifest
-    claimed = max(manifest.started, manifest.finished)
-    if claimed - statement.modified <= TOLERANCE:
+    claimed, known = max(manifest.started, manifest.finished), max(now, statement.modified)
+    if claimed - known <= TOLERANCE:
         return None
     return AuthenticityError(
-        f"{manifest.backup} is dated in the future: it says that it was made at {_time(claimed)}, but the store has "
-        f"had it since {_time(statement.modified)}",
-        hint="Restore another backup. If a clock was wrong, or a copy changed the times of files, give its id and "
-        "--trust-unsigned.",
+        f"{manifest.backup} is dated in the future: it says that it was made at {_time(claimed)}, and it is "
+        f"{_time(known)}",
+        hint="Restore another backup. If the clock is wrong, set it, or give the backup's id and --trust-unsigned.",
     )
 
 
@@ -187,8 +192,9 @@ def _revoked(statement: Statement, signer: TrustedKey, dated: Dating) -> Authent
     return AuthenticityError(
         f"{manifest.backup} is signed by key {signer.key.key_id}, which is revoked since {_time(signer.revoked)}; the "
         f"store has had it since {_time(statement.modified)}",
-        hint="Restore a backup from before the revocation, or one that another key signed. If you know that this one "
-        "is yours, give its id and --trust-unsigned.",
+        hint="Restore a backup from before the revocation, or one that another key signed. If this is a copy of the "
+        "destination, make it with its times: cp -a, rsync -a. If you know that this backup is yours, give its id and "
+        "--trust-unsigned.",
     )
 
 

@@ -3,12 +3,13 @@
 The functions on texts are pure. ``change_config`` puts one of them to work on a file.
 """
 
+import errno
 import fcntl
 import os
 import shutil
 import tempfile
 import tomllib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -22,33 +23,39 @@ from archiver.filesystem import DIRECTORY, sync_directory
 
 Change = Callable[[str], str]
 """The text of a configuration to the text that is to take its place."""
+_MOUNTS = Path("/proc/self/mountinfo")
 
 
-def with_vault(text: str, source: str, old: str, new: str) -> str:
-    """``text`` with ``new`` as the vault of ``source``; raises ``BusyError`` when it is not ``old`` any more."""
+def with_vault(text: str, source: str, old: str, new: str, operators: Mapping[str, str]) -> str:
+    """``text`` with ``new``, which is sealed to ``operators``, as the vault of ``source``; raises ``BusyError`` when it
+    is not ``old`` any more, or when the operators are others."""
 
     def change(table: Any) -> None:
-        if table["vault"] != old:
+        _check_vault(table, source, old)
+        if dict(table.get("operators", {})) != dict(operators):
             raise BusyError(
-                f"the vault of source {source!r} was changed in the configuration meanwhile",
-                hint="Look at the configuration, and run the command again if it is still needed.",
+                f"the operators of source {source!r} were changed in the configuration meanwhile",
+                hint="Run the command again: the new vault must be sealed to those who are operators now.",
             )
         table["vault"] = new
 
     return _changed(text, source, change)
 
 
-def with_operator(text: str, source: str, name: str, key: str) -> str:
-    """``text`` with the operator ``name``; raises ``AlreadyExistsError`` when the name is there with another key."""
+def with_operator(text: str, source: str, name: str, key: str, vault: str) -> str:
+    """``text`` with the operator ``name``, who was let into ``vault``; raises ``BusyError`` when that is not the vault
+    of ``source`` any more, and ``AlreadyExistsError`` when the name is there with another key."""
 
     def change(table: Any) -> None:
+        _check_vault(table, source, vault)
         operators = table.get("operators", {})
         if operators.get(name, key) != key:
             raise AlreadyExistsError(
                 f"the configuration has an operator {name!r} of source {source!r} with another key",
                 hint="Choose another name, or remove that operator first.",
             )
-        if operators:
+        # A table without entries may hold comments.
+        if "operators" in table:
             operators[name] = key
         else:
             table["operators"] = _new_table(table, {name: key})
@@ -56,10 +63,12 @@ def with_operator(text: str, source: str, name: str, key: str) -> str:
     return _changed(text, source, change)
 
 
-def without_operator(text: str, source: str, name: str) -> str:
-    """``text`` without the operator ``name``, who need not be there."""
+def without_operator(text: str, source: str, name: str, vault: str) -> str:
+    """``text`` without the operator ``name``, who need not be there and was taken out of ``vault``; raises
+    ``BusyError`` when that is not the vault of ``source`` any more."""
 
     def change(table: Any) -> None:
+        _check_vault(table, source, vault)
         operators = table.get("operators", {})
         if name in operators:
             del operators[name]
@@ -79,6 +88,7 @@ def change_config(path: Path, change: Change, *, rehearse: bool = False) -> None
         real = path.resolve(strict=True)
         with _locked(real.parent):
             before = real.read_bytes()
+            _refuse_fixed(real, path)
             old = before.decode("utf-8")
             parse_config(old, path)
             text = change(old)
@@ -97,6 +107,39 @@ def change_config(path: Path, change: Change, *, rehearse: bool = False) -> None
             f"cannot change {path}: {(error.strerror or str(error)).lower()}",
             hint="Run the command as a user who may write the file and its directory.",
         ) from error
+
+
+def _check_vault(table: Any, source: str, vault: str) -> None:
+    """Two administrators may be at work: what one has done to a vault counts only while the other has not made a new
+    one."""
+    if table["vault"] != vault:
+        raise BusyError(
+            f"the vault of source {source!r} was changed in the configuration meanwhile",
+            hint="Run the command again if it is still needed: it goes on with the vault that is in use now.",
+        )
+
+
+def _refuse_fixed(real: Path, path: Path) -> None:
+    """Raise ``ConfigError`` for a file that nobody can replace, whatever may be written beside it."""
+    escaped = str(real)
+    for character in "\\ \t\n":
+        escaped = escaped.replace(character, f"\\{ord(character):03o}")
+    with suppress(OSError):
+        mounts = _MOUNTS.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+        if any(line.split(" ")[4:5] == [escaped] for line in mounts):
+            raise ConfigError(
+                f"cannot change {path}: it is mounted as a single file, which cannot be replaced",
+                hint="Mount the directory that it lies in, or run the command where that directory is.",
+            )
+    try:
+        os.close(os.open(real, os.O_WRONLY | os.O_CLOEXEC))
+    except OSError as error:
+        # A file that may only be read can be replaced: that is another error.
+        if error.errno == errno.EPERM:
+            raise ConfigError(
+                f"cannot change {path}: it is marked as immutable or append-only",
+                hint="Take the mark away for the time of the command: lsattr shows it, chattr -ia takes it away.",
+            ) from None
 
 
 def _changed(text: str, source: str, change: Callable[[Any], None]) -> str:

@@ -6,8 +6,10 @@ from collections.abc import Iterator
 from contextlib import closing
 
 from archiver.config import Config, SourceConfig
+from archiver.crypto.card import parse_card
 from archiver.crypto.identities import read_secret_file
 from archiver.crypto.minisign import SigningKey
+from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import ArchiverError
 from archiver.operations.access import configured_keys
@@ -22,6 +24,7 @@ from archiver.stores.destination import FileDestination, S3Destination, open_sto
 def examine(config: Config) -> Iterator[Finding]:
     """Everything that a backup of each source needs, and what a restore will need."""
     yield from _signing(config)
+    yield from _cards(config)
     yield from _state(config)
     destination = parse_destination(config.destination, config.destination_options)
     with closing(open_store(destination)) as store:
@@ -75,6 +78,23 @@ def _key_in_words(trusted: TrustedKey) -> str:
     if trusted.revoked is None:
         return trusted.key.key_id
     return f"{trusted.key.key_id} until {trusted.revoked:%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _cards(config: Config) -> Iterator[Finding]:
+    """Recovery cards that ``init`` or ``keys card`` wrote here and that were left with their secret."""
+    for path in sorted(config.path.parent.glob("recovery-card*.txt")):
+        try:
+            text = read_secret_file(path)
+            vault = parse_card(text, str(path)).vault_recipient
+        except ArchiverError:
+            # Of another user, or no card.
+            continue
+        if any(line.strip().startswith("AGE-SECRET-KEY-") for line in text.split("\n")):
+            opened = "backups" if vault is None else f"vault {vault_id(str(vault))}"
+            yield Finding(
+                "warning", f"recovery card {path}", f"beside {config.path.name}, with a secret key that opens {opened}",
+                "Move it offline, to two places, and delete it here: whoever takes this host could read the backups.",
+            )  # fmt: skip
 
 
 def _state(config: Config) -> Iterator[Finding]:

@@ -4,6 +4,7 @@ Only names are looked at: a backup host may list the operators' files and need n
 """
 
 from collections.abc import Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from archiver.config import PASSPHRASE, SourceConfig
 from archiver.crypto.keys import PublicKey, parse_recipient
@@ -33,16 +34,32 @@ def vault_findings(store: Store, source: SourceConfig) -> Iterator[Finding]:
             "Check that vault and destination belong together.",
         )  # fmt: skip
         return
-    files = [_file(place.operator, place.form) for place in places]
+    files = sorted(_file(place.operator, place.form) for place in places)
     facts = {"vault": vault, "files": files, "operators": dict(source.operators)}
     yield Finding("ok", subject, f"{vault}, opened by {', '.join(files)}", facts=facts)
-    if len({place.operator for place in places}) == 1:
-        yield Finding(
-            "warning", subject, f"{places[0].operator} is the only operator: if that key is lost, so are the backups",
-            "Add a second one with archiver keys add.",
-        )  # fmt: skip
+    yield from _single(subject, source, {place.operator for place in places})
     yield from _differences(subject, source, files)
     yield from _weaknesses(subject, source, recipient)
+
+
+def _single(subject: str, source: SourceConfig, operators: AbstractSet[str]) -> Iterator[Finding]:
+    """Whether one loss is enough: what counts are keys, and the vault's own, which opens nothing, is none."""
+    names: dict[str, list[str]] = {}
+    for name in sorted(operators):
+        key = source.operators.get(name, PASSPHRASE)
+        # Passphrases are not known, nor are keys that the configuration does not have: each is one of its own.
+        if key != source.vault:
+            names.setdefault(f"{key} of {name}" if key == PASSPHRASE else key, []).append(name)
+    if len(names) != 1:
+        return
+    ((first, *others),) = names.values()
+    if others:
+        problem = f"{' and '.join(map(repr, (first, *others)))} have the same key, and nobody has another"
+        hint = "Add an operator with another key with archiver keys add."
+    else:
+        problem = f"{first!r} is the only operator"
+        hint = "Add a second one with archiver keys add."
+    yield Finding("warning", subject, f"{problem}: if that key is lost, so are the backups", hint)
 
 
 def _differences(subject: str, source: SourceConfig, files: Sequence[str]) -> Iterator[Finding]:
@@ -58,20 +75,41 @@ def _differences(subject: str, source: SourceConfig, files: Sequence[str]) -> It
         if file not in files:
             yield Finding(
                 "warning", subject, f"an operator of the configuration cannot open it: there is no {file}",
-                "Run archiver keys add for this operator, or take the name out of the configuration.",
+                "If this operator was removed on another machine, take the name out of the configuration; only if not, "
+                "run archiver keys add.",
             )  # fmt: skip
     for file in files:
         if file not in expected:
             yield Finding(
                 "warning", subject, f"{file} belongs to no operator of the configuration",
-                "If somebody added it on another host, write the operator into this configuration too; if nobody did, "
-                "it was planted: remove it with archiver keys remove.",
+                _how_to_part(file.rpartition(".")[0], source),
             )  # fmt: skip
+
+
+def _how_to_part(operator: str, source: SourceConfig) -> str:
+    """What to do about a file that the configuration does not expect."""
+    if operator not in source.operators:
+        return (
+            "If somebody added it on another host, write the operator into this configuration too; if nobody did, it "
+            "was planted: remove it with archiver keys remove."
+        )
+    # That command knows names only: alone, it would take the operator's good file away.
+    return (
+        f"The configuration has another key of {operator!r}. If somebody changed it on another host, change it in this "
+        f"configuration too; if nobody did, this file was planted: archiver keys remove takes every file of "
+        f"{operator!r} away, the good one too, so let {operator!r} in again afterwards with archiver keys add."
+    )
 
 
 def _weaknesses(subject: str, source: SourceConfig, recipient: PublicKey) -> Iterator[Finding]:
     for name, key in source.operators.items():
         if key == PASSPHRASE or key.startswith(_ARN):
+            continue
+        if key == source.vault:
+            yield Finding(
+                "error", subject, f"operator {name!r} has the vault's own recipient as a key: it opens nothing",
+                "Write the operator's own age1… line there, and let the operator in with archiver keys add.",
+            )  # fmt: skip
             continue
         try:
             problem = weakness(recipient, name, parse_recipient(key))
@@ -79,7 +117,7 @@ def _weaknesses(subject: str, source: SourceConfig, recipient: PublicKey) -> Ite
             yield Finding(
                 "error",
                 subject,
-                f"operator {name}: {error.message}",
+                f"operator {name!r}: {error.message}",
                 "Correct the key: the next vault is sealed to it.",
             )
             continue

@@ -8,9 +8,9 @@ from itertools import groupby
 from typing import Literal
 
 from archiver.catalog.manifest import Manifest
-from archiver.catalog.names import VAULTS, BackupPlace, backups_prefix, parse_manifest_key
+from archiver.catalog.names import BackupPlace, backups_prefix, is_class, parse_manifest_key
 from archiver.crypto.trust import TrustedKey
-from archiver.errors import ArchiverError, AuthenticityError, IntegrityError, NotFoundError, StorageError
+from archiver.errors import ArchiverError, AuthenticityError, IntegrityError, NotFoundError, RefusedError, StorageError
 from archiver.operations.chain import DATINGS, Chain, Dating, Removed, Statement, Verdict, is_long, undated
 from archiver.parallel import ordered_map
 from archiver.stores.base import Store
@@ -96,19 +96,20 @@ class History:
         """Where complete backups lie and since when, newest first, the longest list of their classes included."""
         found: list[Listed] = []
         for retention_class in self._store.list_names():
-            if retention_class + "/" != VAULTS:
+            if is_class(retention_class):
                 for item in self._store.list(backups_prefix(retention_class, self._source)):
                     place = parse_manifest_key(item.key)
                     if place is not None:
                         found.append(Listed(place, item.modified))
         return sorted(found, key=lambda item: (item.place.backup, item.place.retention_class), reverse=True)
 
-    def find(self, backup: str, listed: Sequence[Listed]) -> Backup:
+    def find(self, backup: str, listed: Sequence[Listed], retention_class: str = "") -> Backup:
         """The one called ``backup``, judged by all that are later: only they can speak against it, or for it.
 
-        That its number does not fit theirs is for a list of all to say: it is no reason to hesitate over this one.
+        With a ``retention_class`` it is the copy that lies there. That its number does not fit theirs is for a list of
+        all to say: it is no reason to hesitate over this one.
         """
-        chain = Chain()
+        chain = Chain(self._store.clock())
         compared: tuple[str, ...] = ()
         try:
             for _ in self.judged([item for item in listed if item.place.backup > backup], chain):
@@ -117,7 +118,10 @@ class History:
             # Whatever is wrong with other backups, this one is wanted.
             compared = (f"{backup} was not compared with all later backups: {error.message}",)
         chain.forget_order()
-        found = self._choose(self._candidates([item for item in listed if item.place.backup == backup]), chain)
+        wanted = [item for item in listed if item.place.backup == backup]
+        if retention_class:
+            wanted = [item for item in wanted if item.place.retention_class == retention_class]
+        found = self._choose(self._candidates(wanted), chain)
         return replace(found, irregular=found.irregular + compared)
 
     def judged(self, listed: Sequence[Listed], chain: Chain, *, lazily: bool = False) -> Iterator[Backup | Unreadable]:
@@ -130,7 +134,7 @@ class History:
         def load(items: list[Listed]) -> list[_Candidate] | Unreadable:
             try:
                 return self._candidates(items)
-            except (IntegrityError, NotFoundError) as error:
+            except (IntegrityError, NotFoundError, RefusedError) as error:
                 return Unreadable(items[0].place, error)
 
         for candidates in map(load, by_id) if lazily else ordered_map(load, by_id, workers=_READERS):
@@ -181,7 +185,8 @@ class History:
                 found.setdefault(backup.blake3, []).append((backup, item))
         candidates = []
         for copies in found.values():
-            for backup, item in copies:
+            # The oldest first: whoever plants a copy with lists of his own in another class cannot make it older.
+            for backup, item in sorted(copies, key=lambda copy: copy[1].modified):
                 try:
                     if len(items) > 1:
                         self._check_lists(item.place)
@@ -205,7 +210,8 @@ class History:
             # Listed and not asked for: the right to list is one that every role has.
             keys = {item.place.started for item in items}
             with suppress(NotFoundError):
-                began = min((found.modified for key in keys for found in self._store.list(key)), default=None)
+                found = (item for key in keys for item in self._store.list(key) if item.key == key)
+                began = min((item.modified for item in found), default=None)
         return Statement(backup.manifest, backup.blake3, backup.signer, modified, began)
 
 

@@ -1,10 +1,11 @@
 """``archiver init``: a vault, a signing key, a recovery card and a commented configuration."""
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 from archiver.catalog.names import check_name, vault_key, vault_prefix
@@ -16,9 +17,10 @@ from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import OperatorKey, create_vault, seal_vault, vault_form
-from archiver.errors import AlreadyExistsError, ConfigError, NotFoundError
+from archiver.errors import AlreadyExistsError, ArchiverError, ConfigError, NotFoundError
 from archiver.filesystem import sync_directory
 from archiver.operations.access import configured_keys
+from archiver.operations.config_edit import change_config
 from archiver.operations.config_text import render_new, render_source
 from archiver.operations.operator_keys import opens_with, operator_text, weakness
 from archiver.stores.base import Store
@@ -85,15 +87,22 @@ def init(request: InitRequest) -> InitResult:
             identity=identity,
             opens_with=(opens_with(operator),),
         )
-        text = _config_text(request, existing, signing_path, signer, card, operator)
+        section = _section(request, card, operator)
         write_secret_file(request.card, card.render())
         made.append(request.card)
-        config = _written_beside(request.config, text, made)
+        write = _config_writer(request.config, existing, section, signing_path, signer, card, made)
         with closing(open_store(destination)) as store:
             _refuse_existing(store, request.source)
             store.create(key, [sealed])
-        config.replace(request.config)
-    sync_directory(request.config.absolute().parent)
+        try:
+            write()
+        except (ArchiverError, OSError) as error:
+            reason = error.message if isinstance(error, ArchiverError) else (error.strerror or str(error)).lower()
+            raise ConfigError(
+                f"{request.config} could not be written: {reason}",
+                hint=f"Mend that, and delete {key} from the destination, which no backup needs, before you run init "
+                "again.",
+            ) from error
     return InitResult(
         config=request.config,
         signing_key=signing_path,
@@ -170,16 +179,9 @@ def _signing_key(path: Path, made: list[Path]) -> SigningKey:
     return signer
 
 
-def _config_text(
-    request: InitRequest,
-    existing: Config | None,
-    signing_key: Path,
-    signer: SigningKey,
-    card: RecoveryCard,
-    operator: OperatorKey,
-) -> str:
-    """A new file, or the one there is with one more source; raises ``ConfigError`` for what cannot be configured so."""
-    source = render_source(
+def _section(request: InitRequest, card: RecoveryCard, operator: OperatorKey) -> str:
+    """The source's part of the configuration."""
+    return render_source(
         request.source,
         vault=str(card.vault_recipient),
         operators={request.operator: operator_text(operator)},
@@ -187,23 +189,40 @@ def _config_text(
         media=request.media,
         ucotron_config=request.ucotron_config,
     )
+
+
+def _config_writer(
+    path: Path,
+    existing: Config | None,
+    section: str,
+    signing_key: Path,
+    signer: SigningKey,
+    card: RecoveryCard,
+    made: list[Path],
+) -> Callable[[], None]:
+    """Prove that the configuration can be written, a new one or the ``existing`` one with ``section`` at its end; what
+    is returned does it. Raises ``ConfigError`` for what cannot be configured so."""
     if existing is not None:
-        text = request.config.read_text("utf-8").rstrip("\n") + "\n\n" + source
-    else:
-        # Beside the file the two can be taken to another host together.
-        if signing_key.parent == request.config.absolute().parent:
-            signing_key = Path(signing_key.name)
-        text = render_new(card.destination, signing_key, str(signer.verify_key)) + "\n" + source
-    parse_config(text, request.config)
-    return text
 
+        def append(text: str) -> str:
+            return f"{text.rstrip()}\n\n{section}"
 
-def _written_beside(path: Path, text: str, made: list[Path]) -> Path:
-    """``text`` in a temporary sibling of ``path``: the name changes hands only when all is written."""
+        change_config(path, append, rehearse=True)
+        return partial(change_config, path, append)
+    # Beside the file the two can be taken to another host together.
+    if signing_key.parent == path.absolute().parent:
+        signing_key = Path(signing_key.name)
+    text = render_new(card.destination, signing_key, str(signer.verify_key)) + "\n" + section
+    parse_config(text, path)
     temporary = path.with_name(f".{path.name}.new")
     with temporary.open("w", encoding="utf-8") as file:
         made.append(temporary)
         file.write(text)
         file.flush()
         os.fsync(file.fileno())
-    return temporary
+
+    def give_name() -> None:
+        temporary.replace(path)
+        sync_directory(path.absolute().parent)
+
+    return give_name

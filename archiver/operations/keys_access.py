@@ -1,23 +1,23 @@
 """What the commands about keys begin with: the vaults of a source, who has a file in which, and the configuration."""
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from archiver.catalog.names import VaultPlace
-from archiver.config import Config, SourceConfig, find_config, load_config
+from archiver.config import Config, SourceConfig, find_config
+from archiver.crypto.card import CardValues
 from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import Keyring
 from archiver.errors import ConfigError, NotFoundError, UsageError
-from archiver.operations.access import Access, AccessOptions, resolve_access
+from archiver.operations.access import Access, AccessOptions, nearby_config, resolve_access
 from archiver.operations.archive import Archive
 from archiver.operations.history import Backup
 from archiver.operations.vaults import OpenedVault, unlock_vault, vault_places
+from archiver.progress import Reporter
 from archiver.stores.base import Store
-from archiver.stores.destination import Destination, parse_destination, with_surroundings
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +52,8 @@ class KeySite:
     """The signing keys that are believed; None where the operator said to trust unsigned backups."""
     config: Config | None
     """The one that backs up this source to this destination, if it is at hand."""
+    card: CardValues
+    """What the recovery card says; empty where none was given."""
 
     @property
     def store(self) -> Store:
@@ -74,11 +76,21 @@ class KeySite:
         return self.configuration.source(self.source)
 
     def current(self) -> str | None:
-        """The recipient of the vault that new backups go to: as configured; without a configuration that of the newest
-        backup that is believed, or None."""
+        """The recipient of the vault that new backups go to: as configured; without a configuration that of the card or
+        of the newest backup that is believed, whichever is newer, or None."""
         if self.config is not None:
             return self.configured.vault
-        return next((backup.manifest.vaults[0].recipient for backup in self.believed()), None)
+        newest = next(iter(self.believed()), None)
+        if newest is None or self._has_newer_card(newest):
+            return None if self.card.vault_recipient is None else str(self.card.vault_recipient)
+        return newest.manifest.vaults[0].recipient
+
+    def _has_newer_card(self, backup: Backup) -> bool:
+        """Whether the card was written after ``backup`` began, as after a rotation: it has whole seconds."""
+        card = self.card
+        if card.vault_recipient is None or card.created is None:
+            return False
+        return card.created >= backup.manifest.started.replace(microsecond=0)
 
     def believed(self) -> Iterable[Backup]:
         """The backups whose manifests can be believed, newest first."""
@@ -114,8 +126,13 @@ class KeySite:
 
 
 @contextmanager
-def open_site(options: AccessOptions, *, for_writing: str | None = None) -> Iterator[KeySite]:
+def open_site(
+    options: AccessOptions, *, for_writing: str | None = None, reporter: Reporter | None = None
+) -> Iterator[KeySite]:
     """The source that ``options`` lead to, its store closed at the end.
+
+    A malformed configuration at the usual place, which nobody named, is left out with a warning to ``reporter``; it
+    raises ``UsageError`` where there is none, for a command that would have to change it.
 
     A command that is of no use without a configuration gives its name as ``for_writing``: ``ConfigError`` then says
     that there is none, and the configuration counts more than the recovery card.
@@ -124,7 +141,7 @@ def open_site(options: AccessOptions, *, for_writing: str | None = None) -> Iter
         options = replace(options, config=_find_config(options, for_writing))
     access = resolve_access(options)
     with access.open() as archive:
-        yield KeySite(archive, access.keyring, access.trusted, _configuration(access))
+        yield KeySite(archive, access.keyring, access.trusted, _configuration(access, reporter), access.card)
 
 
 def _find_config(options: AccessOptions, command: str) -> Path:
@@ -141,20 +158,16 @@ def _find_config(options: AccessOptions, command: str) -> Path:
         ) from None
 
 
-def _configuration(access: Access) -> Config | None:
+def _configuration(access: Access, reporter: Reporter | None) -> Config | None:
     """The configuration that was read; else the one at the usual place, if it is about the same backups: who uses the
     recovery card on the backup host expects it to be kept up to date."""
     if access.config is not None:
         return access.config
     try:
-        path = find_config(None)
-    except ConfigError:
+        return nearby_config(access.destination, access.source)
+    except UsageError as error:
+        if reporter is None:
+            raise
+        # The card is enough, and it may be the configuration of something else.
+        reporter.warn(f"a configuration was not looked at: {error.message}")
         return None
-    config = load_config(path)
-    configured = parse_destination(config.destination, config.destination_options)
-    same = _identity(configured) == _identity(access.destination)
-    return config if same and access.source in config.sources else None
-
-
-def _identity(destination: Destination) -> str:
-    return with_surroundings(destination, os.environ).identity

@@ -10,7 +10,7 @@ from archiver.crypto.vault import OperatorKey, seal_vault, vault_form
 from archiver.errors import AlreadyExistsError, ArchiverError, UsageError
 from archiver.operations.config_edit import change_config, with_operator
 from archiver.operations.keys_access import KeySite, Vault
-from archiver.operations.operator_keys import operator_text, weakness
+from archiver.operations.operator_keys import operator_text, sharing, weakness
 from archiver.progress import Reporter
 
 
@@ -24,7 +24,7 @@ class Added:
     created: Sequence[str]
     """Keys of the files that were made."""
     there: Sequence[str]
-    """Ids of the vaults where this operator has a file already."""
+    """Ids of the vaults where this operator has a file already, perhaps sealed to another key."""
     unopened: Sequence[str]
     """Ids of the vaults that no given identity opens, and that backups need."""
     ignored: Sequence[str]
@@ -36,8 +36,9 @@ class Added:
 def add_operator(site: KeySite, operator: str, key: OperatorKey, reporter: Reporter, *, dry_run: bool = False) -> Added:
     """Seal every vault of the source to ``key``, and name the operator in the configuration.
 
-    Nothing is created unless the current vault opens. Other vaults that do not open are warned of, and so are old
-    backups that the new operator will not read. Raises ``AlreadyExistsError`` when there is nothing to do.
+    Nothing is created unless the current vault opens. Other vaults that do not open are warned of, since the new
+    operator will not read the old backups in them, and so is a file of that name that lies there already: nobody can
+    say which key it is sealed to. Raises ``AlreadyExistsError`` when there is nothing to do.
     """
     check_name(operator, "operator")
     current = site.current()
@@ -58,11 +59,18 @@ def add_operator(site: KeySite, operator: str, key: OperatorKey, reporter: Repor
         reporter.warn(f"{problems[vault].message}: the new operator will not read the backups in it")
     # What may fail is tried before anything is created.
     _name_operator(site, operator, text, rehearse=True)
+    _refuse_own(operator, text, [current, *(str(identity.recipient) for _, identity in opened)])
     files = {
         vault_key(site.source, vault.id, operator, vault_form(key)): seal_vault(identity, key, site.source)
         for vault, identity in opened
     }
-    _warn(operator, key, opened, reporter)
+    _warn(site, operator, key, opened, reporter)
+    if there:
+        reporter.warn(
+            f"operator {operator!r} has a file already in {_vaults(there)}: it is left alone, and may be sealed to "
+            f"another key; if archiver keys check fails for {operator!r}, run archiver keys remove {operator}, "
+            "then add again"
+        )
     if not dry_run:
         for name, data in files.items():
             site.store.create(name, [data])
@@ -101,12 +109,37 @@ def _open(
     return opened, problems
 
 
-def _warn(operator: str, key: OperatorKey, opened: Sequence[tuple[Vault, SecretKey]], reporter: Reporter) -> None:
+def _refuse_own(operator: str, key: str, vaults: Sequence[str | None]) -> None:
+    """The identity of such a recipient lies in the vault only: who needs it to open the vault has no way in."""
+    if key in vaults:
+        raise UsageError(
+            f"the recipient of {operator!r} is a vault's own: it opens nothing",
+            hint="Give the age1… line of the operator's identity file.",
+        )
+
+
+def _warn(
+    site: KeySite,
+    operator: str,
+    key: OperatorKey,
+    opened: Sequence[tuple[Vault, SecretKey]],
+    reporter: Reporter,
+) -> None:
     for reason in dict.fromkeys(weakness(identity.recipient, operator, key) for _, identity in opened):
         if reason is not None:
             reporter.warn(reason)
+    if site.config is not None:
+        for other in sharing(site.configured.operators, operator, operator_text(key)):
+            reporter.warn(f"operators {operator!r} and {other!r} have the same key: who loses it loses both")
+
+
+def _vaults(vaults: Sequence[Vault]) -> str:
+    return f"vault{'s' if len(vaults) > 1 else ''} {', '.join(vault.id for vault in vaults)}"
 
 
 def _name_operator(site: KeySite, operator: str, text: str, *, rehearse: bool = False) -> None:
     if site.config is not None:
-        change_config(site.config.path, lambda old: with_operator(old, site.source, operator, text), rehearse=rehearse)
+        vault = site.configured.vault
+        change_config(
+            site.config.path, lambda old: with_operator(old, site.source, operator, text, vault), rehearse=rehearse
+        )

@@ -33,7 +33,8 @@ def check_keys(site: KeySite, reporter: Reporter) -> Sequence[NeededVault]:
     """Try the given identities on every vault that is needed; that of new backups comes first.
 
     A file that holds another identity than that of the recipient does not count. What looks like a backup and is not to
-    be believed is warned of: nobody knows which vaults it needs. Raises ``UsageError`` without an identity, and
+    be believed is warned of: nobody knows which vaults it needs. It is warned, too, where neither a
+    configuration nor a card names the vault of new backups. Raises ``UsageError`` without an identity, and
     ``NotFoundError`` when there is no vault to be tried.
     """
     if not site.keyring:
@@ -41,7 +42,8 @@ def check_keys(site: KeySite, reporter: Reporter) -> Sequence[NeededVault]:
     needed = _needed(site, reporter)
     if not needed:
         raise NotFoundError(
-            f"{site.store.url} has no backup of source {site.source!r}, and no configuration names its vault",
+            f"{site.store.url} has no backup of source {site.source!r}, and no configuration and no card names its "
+            "vault",
             hint=site.archive.hint(),
         )
     for vault in needed:
@@ -57,14 +59,19 @@ def check_keys(site: KeySite, reporter: Reporter) -> Sequence[NeededVault]:
 
 def _needed(site: KeySite, reporter: Reporter) -> list[NeededVault]:
     found: dict[str, NeededVault] = {}
-    if site.config is not None:
-        found[site.configured.vault] = NeededVault(site.configured.vault, is_current=True)
+    current = site.current()
+    if current is not None:
+        found[current] = NeededVault(current, is_current=True)
+    if site.config is None and site.card.vault_recipient is None:
+        # After a rotation it is in no backup yet.
+        reporter.warn(
+            "no configuration and no card says which vault new backups go to: only those of existing backups were tried"
+        )
     for backup in site.archive.backups(site.store.clock()):
         if not isinstance(backup, Backup):
             reporter.warn(f"{backup.place.backup} is not to be trusted, and not looked at: {backup.error.message}")
             continue
         for vault in backup.manifest.vaults:
-            # Without a configuration the newest backup says which vault is in use.
-            needed = found.setdefault(vault.recipient, NeededVault(vault.recipient, is_current=not found))
+            needed = found.setdefault(vault.recipient, NeededVault(vault.recipient, is_current=False))
             needed.backups.append(backup.manifest.backup)
     return list(found.values())

@@ -11,9 +11,10 @@ from pathlib import Path
 
 from archiver.catalog.names import VaultPlace
 from archiver.crypto.vault import MAX_VAULT_FILE
-from archiver.errors import ArchiverError, BusyError, FormatError, NotFoundError, UsageError
+from archiver.errors import ArchiverError, BusyError, FormatError, NoIdentityError, NotFoundError, UsageError
 from archiver.operations.config_edit import change_config, without_operator
 from archiver.operations.keys_access import KeySite, Vault
+from archiver.operations.operator_keys import sharing
 from archiver.operations.vaults import read_small
 from archiver.progress import Reporter
 from archiver.stores.base import Store
@@ -48,9 +49,13 @@ def remove_operator(site: KeySite, operator: str, reporter: Reporter, *, dry_run
     proven, left = _prove(site, operator, concerned, current)
     for vault in left:
         reporter.warn(
-            f"the file of {operator} in vault {vault.id} stays: no backup that is believed names that vault, and no "
+            f"the file of {operator!r} in vault {vault.id} stays: no backup that is believed names that vault, and no "
             "other operator's file opens it"
         )
+    if site.config is not None and is_configured:
+        operators = site.configured.operators
+        for other in sharing(operators, operator, operators[operator]):
+            reporter.warn(f"operator {other!r} has the same key as {operator!r}: the key opens the vaults as before")
     files = {place.key: proof.key for vault, proof in proven for place in vault.of(operator)}
     # What may fail is tried before anything is deleted.
     _forget(site, operator, rehearse=True)
@@ -102,11 +107,27 @@ def _open_without(site: KeySite, operator: str, vault: Vault) -> VaultPlace:
             f"{operator!r} is the last operator of vault {vault.id} of {site.source!r}: nobody could open it any more",
             hint="Add another operator first, with archiver keys add.",
         )
-    return site.unlock(vault, others).place
+    try:
+        return site.unlock(vault, others).place
+    except NoIdentityError:
+        if _opens(site, vault, vault.of(operator)):
+            raise NoIdentityError(
+                f"the given identity opens vault {vault.id} of {site.source!r} as {operator!r}, who is to be removed",
+                hint="Give that of somebody who stays.",
+            ) from None
+        raise
+
+
+def _opens(site: KeySite, vault: Vault, places: Sequence[VaultPlace]) -> bool:
+    try:
+        site.unlock(vault, places)
+    except ArchiverError:
+        return False
+    return True
 
 
 def _delete(store: Store, places: Sequence[VaultPlace], proof: VaultPlace) -> None:
-    """Delete ``places``, and put them back when ``proof`` went meanwhile: of two who remove each other at the same
+    """Delete ``places``, and put them back unless ``proof`` is there still: of two who remove each other at the same
     time, at least one must stay."""
     kept = {}
     for place in places:
@@ -116,9 +137,11 @@ def _delete(store: Store, places: Sequence[VaultPlace], proof: VaultPlace) -> No
         store.delete(place.key)
     try:
         store.stat(proof.key)
-    except NotFoundError:
+    except ArchiverError as error:
         for key, data in kept.items():
             store.create(key, [data])
+        if not isinstance(error, NotFoundError):
+            raise
         raise BusyError(
             f"{proof.key} was deleted meanwhile, and {places[0].operator!r} stays an operator",
             hint="Somebody else removes operators at the same time: agree on who stays.",
@@ -127,4 +150,7 @@ def _delete(store: Store, places: Sequence[VaultPlace], proof: VaultPlace) -> No
 
 def _forget(site: KeySite, operator: str, *, rehearse: bool = False) -> None:
     if site.config is not None:
-        change_config(site.config.path, lambda text: without_operator(text, site.source, operator), rehearse=rehearse)
+        vault = site.configured.vault
+        change_config(
+            site.config.path, lambda text: without_operator(text, site.source, operator, vault), rehearse=rehearse
+        )

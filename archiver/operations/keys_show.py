@@ -64,9 +64,9 @@ def show_vaults(site: KeySite, reporter: Reporter) -> list[ShownVault]:
     found: dict[str, list[OperatorFile]] = {} if first is None else {first: []}
     for place, modified in _files(site):
         kind, arn = _kind(site, place)
-        difference = _difference(expected, place, kind) if place.vault == first and expected else None
+        difference = _difference(expected, place, kind, arn) if place.vault == first and expected else None
         found.setdefault(place.vault, []).append(OperatorFile(place, modified, kind, arn, difference))
-    if not found:
+    if site.config is None and not any(found.values()):
         raise NotFoundError(f"{site.store.url} holds no vault of source {site.source!r}", hint=site.archive.hint())
     shown = []
     for vault, files in found.items():
@@ -79,8 +79,10 @@ def show_vaults(site: KeySite, reporter: Reporter) -> list[ShownVault]:
 
 def _warn(site: KeySite, shown: Sequence[ShownVault], reporter: Reporter) -> None:
     for vault in shown:
+        if not vault.files and not vault.missing:
+            reporter.warn(f"{site.store.url} holds no key file of vault {vault.id}, which is in use")
         for name in vault.missing:
-            reporter.warn(f"{name} is an operator of the configuration and has no file in vault {vault.id}")
+            reporter.warn(f"{name!r} is an operator of the configuration and has no file in vault {vault.id}")
         for file in vault.files:
             if file.difference is not None:
                 reporter.warn(f"{file.place.key}: {file.difference}")
@@ -121,11 +123,14 @@ def _kind(site: KeySite, place: VaultPlace) -> tuple[Kind, str | None]:
         return ("kms" if place.form == "kms" else "unknown"), None
 
 
-def _difference(expected: Mapping[str, str], place: VaultPlace, kind: Kind) -> str | None:
+def _difference(expected: Mapping[str, str], place: VaultPlace, kind: Kind, arn: str | None) -> str | None:
     text = expected.get(place.operator)
     if text is None:
         return "not in the configuration"
     wanted = _expected_kind(text)
+    # The file names the key itself, so the ARN of an alias cannot be compared with it.
+    if kind == wanted == "kms" and arn is not None and ":key/" in text and text != arn:
+        return f"the configuration has {text}"
     if kind in ("unknown", wanted):
         return None
     return f"the configuration has a key of the kind {wanted}"

@@ -1,5 +1,7 @@
 """What an operator's key is called in the configuration, and whether it is good enough for its vault."""
 
+from collections.abc import Mapping
+
 from archiver.config import PASSPHRASE
 from archiver.crypto.card import OpensWith
 from archiver.crypto.hybrid import HybridRecipient
@@ -22,6 +24,11 @@ def opens_with(key: OperatorKey) -> OpensWith:
     return "passphrase" if isinstance(key, PassphraseRecipient) else "key"
 
 
+def sharing(operators: Mapping[str, str], operator: str, key: str) -> list[str]:
+    """Who else of ``operators`` has the key of ``operator``; that two have a passphrase says nothing."""
+    return [name for name, text in operators.items() if name != operator and text == key != PASSPHRASE]
+
+
 def weakness(vault: PublicKey, name: str, key: OperatorKey) -> str | None:
     """Why sealing ``vault`` to the operator called ``name`` makes it weaker than it is; None if it does not.
 
@@ -29,4 +36,4 @@ def weakness(vault: PublicKey, name: str, key: OperatorKey) -> str | None:
     """
     if not isinstance(vault, HybridRecipient) or not isinstance(key, X25519Recipient):
         return None
-    return f"operator {name} has an X25519 key, so the post-quantum vault is only as strong as X25519"
+    return f"operator {name!r} has an X25519 key, so the post-quantum vault is only as strong as X25519"

@@ -4,32 +4,35 @@ Every manifest names the one before it, so that whoever lists them sees when one
 what it committed last: if just that one is taken away, the next backup names it all the same.
 """
 
+import hashlib
 import os
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
+from msgspec import Meta
 
-from archiver.catalog.manifest import Manifest, Previous
+from archiver.catalog.manifest import MAX_SEQUENCE, Manifest, Previous
 from archiver.catalog.names import backup_time
 from archiver.catalog.records import Count
-from archiver.errors import NotFoundError, StorageError
+from archiver.errors import FormatError, NotFoundError, StorageError
 from archiver.filesystem import sync_directory
 from archiver.operations.archive import Archive
 from archiver.operations.chain import Statement, judge, undated
 from archiver.operations.history import Backup, Unreadable
 from archiver.progress import Reporter
 
-FILE = "last-backup.json"
-"""In a source's state directory."""
+_START = "last-backup-"
+"""Of names in a source's state directory: one file for each destination."""
 
 
 class LastBackup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """What the state directory remembers of the backup that this host committed last."""
 
     destination: str
-    sequence: int
+    sequence: Annotated[int, Meta(ge=1, le=MAX_SEQUENCE)]
     files: Count
     link: Previous
 
@@ -58,7 +61,7 @@ def find_predecessor(archive: Archive, directory: Path, reporter: Reporter) -> P
 
     Nothing that somebody planted or removed, and no right that this host lacks, stops the run: it is told instead.
     """
-    last = _recall(directory, reporter)
+    last = _recall(directory, archive.store.url, reporter)
     here = last is not None and last.destination == archive.store.url
     newest = None
     try:
@@ -89,7 +92,7 @@ def link_to(manifest: Manifest, blake3: str) -> Previous:
 
 def conclude(directory: Path, destination: str, committed: Statement, reporter: Reporter) -> None:
     """Look at what was ``committed`` as a reader will, and remember it; what is amiss with that is told."""
-    (verdict,) = judge([committed])
+    (verdict,) = judge([committed], committed.modified)
     if verdict.refusal is not None:
         reporter.warn(f"nobody will believe this backup: {verdict.refusal.message}")
     elif verdict.dated == "unproven":
@@ -109,23 +112,36 @@ def remember(directory: Path, destination: str, manifest: Manifest, blake3: str)
         files=manifest.totals.files,
         link=link_to(manifest, blake3),
     )
-    temporary = directory / f"{FILE}.new"
-    with temporary.open("wb") as file:
+    path = memory(directory, destination)
+    temporary = path.with_suffix(".new")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with os.fdopen(descriptor, "wb") as file:
         file.write(msgspec.json.encode(last) + b"\n")
         file.flush()
         os.fsync(file.fileno())
-    temporary.replace(directory / FILE)
+    temporary.replace(path)
     sync_directory(directory)
 
 
-def _recall(directory: Path, reporter: Reporter) -> LastBackup | None:
-    """What was written down, of whichever destination."""
+def memory(directory: Path, destination: str) -> Path:
+    """Where a source's state ``directory`` remembers the last backup in ``destination``, a URL."""
+    return directory / f"{_START}{hashlib.sha256(destination.encode()).hexdigest()[:16]}.json"
+
+
+def _recall(directory: Path, destination: str, reporter: Reporter) -> LastBackup | None:
+    """What was written down of ``destination``, else the last of what was of another: it may have been copied from
+    there."""
+    own = memory(directory, destination)
+    others = sorted(directory.glob(f"{_START}*.json"), key=lambda path: path.lstat().st_mtime)
+    path = own if own.exists() or not others else others[-1]
     try:
-        return msgspec.json.decode((directory / FILE).read_bytes(), type=LastBackup)
+        if path.exists() and not path.is_file():
+            raise FormatError("it is no file")
+        return msgspec.json.decode(path.read_bytes(), type=LastBackup)
     except FileNotFoundError:
         return None
-    except (OSError, ValueError, msgspec.MsgspecError) as error:
-        reporter.warn(f"{directory / FILE}, what this host remembers of its last backup, cannot be read: {error}")
+    except (OSError, ValueError, msgspec.MsgspecError, FormatError) as error:
+        reporter.warn(f"{path}, what this host remembers of its last backup, cannot be read: {error}")
         return None
 
 

@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archiver.buffers import Buffer
-from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, RefusedError, StorageError
 from archiver.filesystem import sync_directory
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
@@ -21,6 +21,7 @@ from archiver.stores.ranges import READ_SIZE, check_range, range_end
 # No key may hold a '~', so no key can ever be mistaken for a temporary file, nor the other way round.
 _TEMPORARY_START = ".~"
 _TEMPORARY_END = ".partial"
+_EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 _HINTS = {
     errno.ENOSPC: "Free some space in the destination, or choose another one.",
@@ -264,7 +265,11 @@ def _is_temporary(name: str) -> bool:
 
 
 def _modified(status: os.stat_result) -> datetime:
-    return datetime.fromtimestamp(status.st_mtime, UTC)
+    try:
+        return datetime.fromtimestamp(status.st_mtime, UTC)
+    except (OverflowError, ValueError):
+        # Some file systems hold times of years that a datetime cannot.
+        return _LATEST if status.st_mtime > 0 else _EARLIEST
 
 
 def _write_all(descriptor: int, buffer: Buffer) -> None:
@@ -280,4 +285,4 @@ def _lookup_error(path: Path, error: OSError) -> ArchiverError:
 
 
 def _storage_error(path: Path, error: OSError) -> StorageError:
-    return StorageError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINTS.get(error.errno or 0))
+    return RefusedError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINTS.get(error.errno or 0))

@@ -1,4 +1,4 @@
-"""A store in memory: the reference implementation of the contract, for tests."""
+"""A store in memory: the reference implementation of the contract, for tests and for proofs before a change."""
 
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping

@@ -25,7 +25,7 @@ from botocore.exceptions import (
 from botocore.parsers import ResponseParserError
 
 from archiver.aws import reason
-from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, RefusedError, StorageError
 from archiver.stores.s3_answers import REDIRECTS
 
 S3Error = BotoCoreError | ClientError | ResponseParserError
@@ -165,24 +165,26 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         return NotFoundError(f"{place} does not exist")
     if status in REDIRECTS or code in _ELSEWHERE:
         return _translate_redirect(error, action=action, place=place, endpoint=endpoint)
+    # Of one key, the store's last word: others may be had.
+    refused = RefusedError if is_rejection(error) else StorageError
     if is_precondition_failure(error):
         return AlreadyExistsError(f"{place} exists already")
     if code.startswith("KMS."):
-        return StorageError(
+        return refused(
             f"{endpoint} refused {action} on {place}: the key in KMS cannot be used ({code[4:]})",
             hint="Check the option sse_kms_key, that the key is enabled, and its policy.",
         )
     right = re.search(r"\bkms:\w+", error.response.get("Error", {}).get("Message") or "")
     if is_refusal(error) and right is not None:
-        return StorageError(
+        return refused(
             f"{endpoint} refused {action} on {place}: access to the key in KMS is denied",
             hint=f"Allow {right[0]} with that key to the credentials in use.",
         )
     if code in _REFUSALS:
         reason, hint = _REFUSALS[code]
-        return StorageError(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
+        return refused(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
     if is_refusal(error):
-        return StorageError(
+        return refused(
             f"{endpoint} refused {action} on {place}: access denied",
             hint=f"Allow {action} there to the credentials in use, or use other credentials.",
         )
@@ -192,7 +194,7 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         )
     detail = error.response.get("Error", {}).get("Message") or ""
     text = " ".join(f"{code} {detail}".split()).rstrip(".")[:_LONGEST]
-    return StorageError(
+    return refused(
         f"{endpoint} refused {action} on {place}: {text}", hint=_hint_without_code(is_head) if code.isdigit() else None
     )
 

@@ -93,7 +93,7 @@ def test_a_missing_or_foreign_signing_key(scene: Scene) -> None:
     key.write_text("no key\n")
     check(backup(scene), 2, str(scene.config), "minisign secret key")
     key.unlink()
-    check(backup(scene), 2, f"signing.key: cannot read {key}")
+    check(backup(scene), 2, f"signing.key: cannot read {key}", "archiver keys generate --signing")
 
 
 def test_a_vault_that_nobody_could_open(scene: Scene) -> None:

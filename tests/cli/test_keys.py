@@ -159,7 +159,7 @@ def every_error(scene: Scene) -> Iterator[tuple[Done, int, str]]:
     yield keys(scene, "remove", OWNER, *scene.identity), 2, "is the last operator"
     yield keys(scene, "remove", OWNER), 2, "needs an identity of another operator"
     yield keys(scene, "check"), 2, "no identity to check"
-    yield keys(scene, "rotate", *mallory), 4, "none of the given identities opens vault"
+    yield keys(scene, "rotate", *mallory), 4, "none of the given identities is that of an operator"
     yield archiver("keys", "rotate", *scene.identity), 2, "no configuration at"
     yield keys(scene, "card", "--output", str(scene.card)), 6, "exists already"
     yield keys(scene, "show", "--source", "other"), 2, "has no source 'other'"
@@ -182,3 +182,24 @@ def test_a_failed_check_is_a_table_and_its_reasons(scene: Scene) -> None:
     warning, hint = done.errors.splitlines()
     assert warning.startswith("warning: none of the given identities opens vault")
     assert hint.startswith("hint: ")
+
+
+def test_a_hint_for_several_vaults_is_given_once(scene: Scene) -> None:
+    scene.backup()
+    assert keys(scene, "rotate").code == 0
+    done = keys(scene, "check", *make_operator(scene, "mallory").identity)
+    assert done.code == 4
+    first, second, hint = done.errors.splitlines()
+    assert first.startswith("warning: ")
+    assert second.startswith("warning: ")
+    assert hint.startswith("hint: ")
+
+
+@pytest.mark.parametrize("name", ["-", "./-"])
+def test_no_secret_is_written_to_a_file_called_dash(scene: Scene, monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    """Whoever gives it means standard output; and --identity - would read another file than this."""
+    monkeypatch.chdir(scene.root)
+    before = set(scene.root.iterdir())
+    for arguments in (["generate"], ["generate", "--signing"], ["card", *scene.identity], ["card", "--dry-run"]):
+        check(archiver("keys", *arguments, "--output", name), 2, "expected the name of a file to create for --output")
+    assert set(scene.root.iterdir()) == before

@@ -1,17 +1,25 @@
-"""Secrets that a person types: asked for on a real terminal, never shown, never taken from anywhere else."""
+"""Secrets that a person types: asked for on a real terminal, never shown, never taken from anywhere else; and not
+repeated where they were typed in the wrong place."""
 
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import click
 import pytest
 
+from archiver.cli.main import archiver as command_group
+from archiver.cli.output import Output
+from archiver.crypto.hybrid import HybridIdentity
+from archiver.crypto.minisign import SigningKey
 from archiver.crypto.passphrase import PassphraseIdentity
+from archiver.crypto.x25519 import X25519Identity
 from archiver.operations.access import AccessOptions
 from tests.cli.checking import check
 from tests.cli.terminal import ARCHIVER, Terminal, terminal, typed
-from tests.operations.scene import Done, Scene
+from tests.operations.scene import SOURCE, Done, Scene, archiver
 from tests.servers.process import REPOSITORY
 
 PASSPHRASE = "fünf zufällige wörter und mehr"
@@ -124,3 +132,148 @@ def test_it_is_asked_before_anything_else(tmp_path: Path) -> None:
 def test_no_text_of_it_shows_a_passphrase() -> None:
     options = AccessOptions(passphrase=PassphraseIdentity(PASSPHRASE))
     assert PASSPHRASE not in repr(options) + str(options)
+
+
+# Typed where none belongs.
+
+
+def commands(group: click.Group = command_group, before: tuple[str, ...] = ()) -> Iterator[tuple[str, ...]]:
+    """The words of every command."""
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from commands(command, (*before, name))
+        else:
+            yield (*before, name)
+
+
+def options_of(words: tuple[str, ...]) -> list[str]:
+    command: click.Command = command_group
+    for word in words:
+        assert isinstance(command, click.Group)
+        command = command.commands[word]
+    return [option for parameter in command.params for option in parameter.opts if option.startswith("--")]
+
+
+COMMANDS = list(commands())
+IDENTITY = X25519Identity.generate().encode()
+WRITTEN = {
+    "x25519": IDENTITY,
+    "post-quantum": HybridIdentity.generate().encode(),
+    "lower case": IDENTITY.lower(),
+    "a space before it": f" {IDENTITY}",
+    "a space inside": f"{IDENTITY[:40]} {IDENTITY[40:]}",
+    "two lines": f"{IDENTITY[:40]}\n{IDENTITY[40:]}",
+    "cut": IDENTITY[:30],
+    "quoted": f"'{IDENTITY}'",
+    "signing": SigningKey.generate().encode().splitlines()[1],
+}
+
+
+def check_silence(done: Done, secret: str) -> None:
+    """Not even a part of it is repeated, and it says what to do with a stolen key."""
+    check(done, 2, "treat it as stolen", "--identity FILE.")
+    pieces = [piece for piece in secret.replace("'", "").removeprefix("AGE-SECRET-KEY-").split() if piece]
+    for piece in (*pieces, *(piece[-20:] for piece in pieces)):
+        assert piece not in (done.output + done.errors).upper()
+        assert piece not in done.output + done.errors
+
+
+def test_every_command_is_known() -> None:
+    """Else the tests below prove little."""
+    assert {("restore",), ("init",), ("keys", "add"), ("keys", "generate")} <= set(COMMANDS)
+    assert {"--identity", "--to", "--at", "--only"} <= set(options_of(("restore",)))
+
+
+@pytest.mark.parametrize("words", COMMANDS, ids=" ".join)
+def test_no_command_repeats_a_secret_key(
+    words: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for secret in WRITTEN.values():
+        for arguments in ([secret], ["one", secret], [secret, "--verbose"], ["--passphrase", secret]):
+            check_silence(archiver(*words, *arguments), secret)
+    for option in options_of(words):
+        if option == "--json":
+            continue
+        check_silence(archiver(*words, option, IDENTITY), IDENTITY)
+        check_silence(archiver(*words, f"{option}={IDENTITY}"), IDENTITY)
+    done = archiver(*words, IDENTITY, "--json")
+    assert (done.code, done.errors) == (2, "")
+    assert "treat it as stolen" in done.document["error"]["hint"]
+    assert IDENTITY[-20:] not in done.output
+    # Nothing began, so that no file is called by a secret either.
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("secret", WRITTEN.values(), ids=WRITTEN)
+def test_a_secret_key_in_place_of_a_command(secret: str) -> None:
+    for arguments in ([secret], ["keys", secret], [f"--{secret}"]):
+        check_silence(archiver(*arguments), secret)
+
+
+def test_a_key_that_the_shell_split_is_not_repeated_in_part() -> None:
+    for cut in range(len("AGE-SECRET-KEY-"), len(IDENTITY), 7):
+        check_silence(archiver("list", "--identity", IDENTITY[:cut], IDENTITY[cut:]), IDENTITY[cut:])
+
+
+def test_the_secret_half_in_place_of_the_public_one() -> None:
+    for arguments in (["--recipient", IDENTITY], [f"--recipient={IDENTITY}"]):
+        check(archiver("keys", "add", "bob", *arguments), 2, "--recipient takes the public half of a key, age1…")
+
+
+@pytest.mark.parametrize("secret", WRITTEN.values(), ids=WRITTEN)
+def test_what_is_said_of_a_file_repeats_no_secret_key(secret: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Wherever a command got it from: this is the last place before a terminal or a log."""
+    text = f"it holds {secret}, expected none"
+    output = Output(verbose=True)
+    output.warn(text)
+    output.note(text)
+    output.event("found", text=text)
+    output.trace(ValueError(text))
+    output.error(text, f"Take {secret} out.", 2)
+    as_json = Output(json=True, verbose=True)
+    as_json.event("found", text=text)
+    as_json.error(text, None, 2)
+    said = capsys.readouterr()
+    for piece in secret.replace("'", "").split():
+        assert piece not in said.out + said.err
+    assert said.err.count("[a secret key]") >= 5
+    assert said.err.count("expected none") == 6
+    assert said.err.count("treat it as stolen") == said.out.count("treat it as stolen") == 1
+
+
+def test_our_own_words_are_no_secrets(capsys: pytest.CaptureFixture[str]) -> None:
+    for words in ("append the AGE-SECRET-KEY-1… line", "an AGE-SECRET-KEY-… file", "AGE-SECRET-KEY-PQ-1…", "RW… keys"):
+        Output().error(words, words, 2)
+        assert capsys.readouterr().err == f"archiver: {words}\nhint: {words}\n"
+
+
+TYPED = "hunter2hunter2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (["restore", "latest", "--passphrase", TYPED], "--passphrase"),
+        (["restore", f"--passphrase={TYPED}"], "--passphrase"),
+        (["restore", "--passphrase", "correct", TYPED, "staple"], "--passphrase"),
+        (["list", "--passphrase", TYPED], "--passphrase"),
+        (["keys", "check", "--passphrase", TYPED], "--passphrase"),
+        (["keys", "add", "bob", "--new-passphrase", TYPED], "--new-passphrase"),
+        (["init", "--to", "file:///x", "--source", "x", "--new-passphrase", TYPED], "--new-passphrase"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else " ".join(value[:3]),
+)
+def test_a_passphrase_as_an_argument_is_not_repeated(arguments: list[str], option: str) -> None:
+    done = archiver(*arguments)
+    check(done, 2, f"{option} takes no value: archiver asks for it")
+    assert TYPED not in done.output + done.errors
+
+
+def test_nor_where_it_is_taken_for_a_backup(scene: Scene) -> None:
+    scene.backup()
+    done = typed(["show", "--passphrase", TYPED, *scene.identity], ("Passphrase: ", PASSPHRASE))
+    check(done, 5, f"has no backup '[not shown]' of source '{SOURCE}'")
+    assert TYPED not in done.output + done.errors
+    done = typed(["show", "--passphrase", "20200101", *scene.identity], ("Passphrase: ", PASSPHRASE))
+    check(done, 5, "has no backup '20200101'")

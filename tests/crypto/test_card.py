@@ -60,6 +60,8 @@ def test_a_card_without_the_secret_becomes_one_when_it_is_appended() -> None:
     text = dataclasses.replace(CARD, identity=None).render()
     assert parse_card(text, "card.txt") == VALUES
     assert "append its AGE-SECRET-KEY-... line below" in text
+    # It is still true when that line has been appended.
+    assert "As archiver wrote it, this file holds no secret. With a line AGE-SECRET-KEY-... at the end it does" in text
     with pytest.raises(FormatError, match="holds no identity"):
         parse_identities(text, "card.txt")
     completed = text + OPERATOR.encode() + "\n"
@@ -211,10 +213,12 @@ def test_values_that_are_not_one_printable_line_are_not_rendered(value: str) -> 
 )
 def test_malformed_values_are_refused(lines: str, reason: str) -> None:
     with pytest.raises(FormatError, match=reason):
-        parse_card(lines, "card.txt")
+        parse_card(f"{lines}# destination: file:///x\n", "card.txt")
+    # Without a destination it is no card, and what its comments say is nobody's business.
+    assert parse_card(lines, "card.txt") == CardValues()
 
 
 def test_a_secret_in_a_comment_line_is_not_shown() -> None:
     with pytest.raises(FormatError) as caught:
-        parse_card(f"# vault: {OPERATOR.encode()}\n", "card.txt")
+        parse_card(f"# vault: {OPERATOR.encode()}\n# destination: file:///x\n", "card.txt")
     assert OPERATOR.encode()[20:40] not in caught.value.message

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.crypto.minisign import MAX_TRUSTED_COMMENT, SigningKey, VerifyKey, key_id, signer_of
+from archiver.crypto.minisign import MAX_TRUSTED_COMMENT, SigningKey, VerifyKey, is_secret_key, key_id, signer_of
 from archiver.errors import AuthenticityError, FormatError, UsageError
 
 KEY = SigningKey.generate()
@@ -89,6 +89,12 @@ def test_key_ids_are_printed_as_the_stock_tool_does(number: bytes, tmp_path: Pat
 
 def test_keys_survive_their_text() -> None:
     assert SigningKey.parse(KEY.encode()).encode() == KEY.encode()
+    # The public half is needed again, and stands nowhere else on its host; the stock tool reads such a file (above).
+    assert KEY.encode().splitlines()[0] == (
+        f"untrusted comment: minisign secret key {KEY.verify_key.key_id}, public key {KEY.verify_key}"
+    )
+    assert is_secret_key(KEY.encode().splitlines()[1])
+    assert not is_secret_key(str(KEY.verify_key))
     assert VerifyKey.parse(str(KEY.verify_key)) == VerifyKey.parse(KEY.verify_key.encode()) == KEY.verify_key
     assert str(KEY.verify_key).startswith("RW")
 

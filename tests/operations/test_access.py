@@ -88,7 +88,7 @@ def test_a_card_with_several_keys_is_believed_as_it_is(scene: Scene) -> None:
     assert own is not None
     access = resolve_access(AccessOptions(identity=scene.card))
     assert access.trusted == (*own, TrustedKey(GIVEN, EARLY))
-    # The configuration is not read: its revocation is not known.
+    # This configuration is not at the usual place: its revocation is not known.
     revoked = f'\n[signing.revoked]\n"{own[0].key}" = {EARLY.isoformat()}\n'
     scene.config.write_text(scene.config.read_text() + revoked)
     assert resolve_access(AccessOptions(identity=scene.card)).trusted == access.trusted
@@ -96,6 +96,119 @@ def test_a_card_with_several_keys_is_believed_as_it_is(scene: Scene) -> None:
     assert both.trusted == (TrustedKey(own[0].key, EARLY), TrustedKey(GIVEN, EARLY))
     unsigned = AccessOptions(identity=scene.card, config=scene.config, trust_unsigned=True)
     assert resolve_access(unsigned).trusted is None
+
+
+def revoke_own_key(scene: Scene) -> TrustedKey:
+    (own,) = resolve_access(AccessOptions(config=scene.config)).trusted or ()
+    scene.config.write_text(scene.config.read_text() + f'\n[signing.revoked]\n"{own.key}" = {EARLY.isoformat()}\n')
+    return TrustedKey(own.key, EARLY)
+
+
+def test_an_old_card_beside_the_configuration_knows_its_revocations(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On the host itself the thief's backup must not look verified because the card is of before."""
+    revoked = revoke_own_key(scene)
+    scene.config.write_text(scene.config.read_text().replace("trusted = [", f'trusted = ["{GIVEN}", '))
+    assert resolve_access(AccessOptions(identity=scene.card)).trusted == (TrustedKey(revoked.key),)
+    monkeypatch.chdir(scene.root)
+    access = resolve_access(AccessOptions(identity=scene.card))
+    # Only the revocation counts: not the list, and nothing else of it.
+    assert (access.trusted, access.config) == ((revoked,), None)
+    by_options = AccessOptions(destination=scene.url, source=SOURCE, verify_keys=(str(revoked.key),))
+    assert resolve_access(by_options).trusted == (revoked,)
+
+
+@pytest.mark.parametrize("of", ["another destination", "another source", "no toml", "a malformed key"])
+def test_a_configuration_of_something_else_does_not_count(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, of: str
+) -> None:
+    """Nor does one that is damaged stand in the way of a restore with the card."""
+    revoked = revoke_own_key(scene)
+    old, new = {
+        "another destination": (scene.url, f"{scene.url}-2"),
+        "another source": (f"[source.{SOURCE}", "[source.other"),
+        "no toml": ("[signing]", "[signing"),
+        "a malformed key": ('trusted = ["RW', 'trusted = ["RWx", "RW'),
+    }[of]
+    assert old in scene.config.read_text()
+    scene.config.write_text(scene.config.read_text().replace(old, new))
+    monkeypatch.chdir(scene.root)
+    assert resolve_access(AccessOptions(identity=scene.card)).trusted == (TrustedKey(revoked.key),)
+
+
+def test_a_card_that_knows_the_signing_key_no_longer_is_said_to_be_old(scene: Scene) -> None:
+    text = scene.card.read_text()
+    key = next(line for line in text.splitlines() if "verify-key" in line)
+    scene.backup()
+    scene.card.write_text(text.replace(key, f"# verify-key: {GIVEN}"))
+    done = scene.restore("--to", "out")
+    check(done, 4, f"expected key {GIVEN.key_id}", "If the signing key was changed, this recovery card", "newest card")
+
+
+def test_a_secret_key_among_the_trusted_ones(scene: Scene) -> None:
+    secret = (scene.root / "archiver-signing.key").read_text().splitlines()[1]
+    text = scene.config.read_text()
+    scene.config.write_text(text.replace('trusted = ["', f'trusted = ["{secret}", "'))
+    done = archiver("list", "--config", str(scene.config))
+    check(done, 2, f"{scene.config}: signing.trusted[0] is a secret key: take it out", "Treat it as stolen")
+    assert secret[8:24] not in done.errors
+
+
+def bare_card(scene: Scene) -> Path:
+    """A copy of the card, whose last line is in key.txt."""
+    *lines, secret = scene.card.read_text().splitlines(keepends=True)
+    path = scene.root / "bare.txt"
+    path.write_text("".join(lines))
+    (scene.root / "key.txt").write_text(secret)
+    return path
+
+
+def test_a_card_without_a_secret_and_the_key_in_a_file_of_its_own(scene: Scene) -> None:
+    made, bare, key = scene.backup(), str(bare_card(scene)), str(scene.root / "key.txt")
+    for files in ((bare, key), (key, bare), (key, bare, key)):
+        identities = [argument for file in files for argument in ("--identity", file)]
+        done = archiver("verify", "--level", "data", *identities, "--json")
+        assert done.code == 0, done.errors
+        assert made in done.output
+    access = resolve_access(AccessOptions(identity=(Path(key), Path(bare))))
+    assert (access.source, len(access.keyring.identities), access.keyring.card) == (SOURCE, 1, bare)
+    # Each is read once: one may be standard input.
+    assert len(resolve_access(AccessOptions(identity=(scene.card, scene.card))).keyring.identities) == 1
+
+
+def test_two_cards_are_refused(scene: Scene) -> None:
+    bare = bare_card(scene)
+    done = archiver("list", *scene.identity, "--identity", str(bare))
+    check(done, 2, f"{scene.card} and {bare} are both recovery cards, expected one", "newest card")
+
+
+def test_a_key_file_alone_is_told_what_it_lacks(scene: Scene) -> None:
+    bare_card(scene)
+    key = scene.root / "key.txt"
+    done = archiver("keys", "check", "--identity", str(key))
+    check(done, 2, "no configuration at", f"{key} holds a key, but is no recovery card", "--verify-key RW…")
+    assert "--identity" in archiver("list").errors
+    check(archiver("list", "--config", "/none.toml"), 2, "no configuration at /none.toml")
+
+
+def test_a_name_with_a_space_in_the_environment_is_one_name(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = scene.backup()
+    spaced = scene.card.rename(scene.root / "my card.txt")
+    monkeypatch.setenv("ARCHIVER_IDENTITY_FILE", str(spaced))
+    assert [item["backup"] for item in archiver("list", "--json").document] == [made]
+
+
+def test_the_card_of_another_destination_is_not_mixed_with_this_configuration(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.backup()
+    monkeypatch.chdir(scene.root)
+    own = scene.url
+    scene.config.write_text(scene.config.read_text().replace(own, f"{own}-2"))
+    done = archiver("restore", "--in-place", "--force", *scene.identity)
+    check(done, 2, f"the recovery card belongs to {own}, archiver.toml to {own}-2", "--config", "--to DIR")
+    check(archiver("restore", "--in-place", "--from", own, *scene.identity), 2, "--in-place needs the configuration")
 
 
 def test_all_that_opens_vaults_is_on_one_keyring(scene: Scene) -> None:
@@ -174,6 +287,7 @@ def test_the_environment_names_a_file_and_an_option_wins(scene: Scene, monkeypat
     check(archiver("list"), 2, "no configuration at")
 
 
+KEY = generate_identity(post_quantum=False).encode()
 PRIVATE = "a2V5IGJ5dGVzIHRoYXQgbm9ib2R5IG1heSBzZWU="
 
 
@@ -188,10 +302,29 @@ PRIVATE = "a2V5IGJ5dGVzIHRoYXQgbm9ib2R5IG1heSBzZWU="
         ("untrusted comment: minisign secret key\n" + PRIVATE, "is a minisign key, expected an age identity"),
         ("", "holds no identity"),
         (PRIVATE, "line 1 of {name} is not an age identity"),
+        (KEY[:-1], "wrong checksum, so a character is missing or mistyped"),
+        (KEY[:30] + " " + KEY[30:], "line 1 of {name} is not an age identity: there is a space inside the key"),
+        (str(generate_identity(post_quantum=True).recipient), "it is a public key (age1…), expected the secret one"),
+        ('state_directory = "state"\n[destination]\nurl = ""\n', "this is archiver.toml, not a key"),
         ("x" * (MAX_IDENTITY_FILE + 1), "is not a file of keys: it has more than 1048576 bytes"),
         ("\udcff", "is not a file of keys: it is not utf-8 text"),
     ],
-    ids=["age", "armored", "openssh", "rsa", "pkcs8", "minisign", "empty", "nonsense", "large", "binary"],
+    ids=[
+        "age",
+        "armored",
+        "openssh",
+        "rsa",
+        "pkcs8",
+        "minisign",
+        "empty",
+        "nonsense",
+        "cut",
+        "space",
+        "public",
+        "configuration",
+        "large",
+        "binary",
+    ],
 )
 @pytest.mark.parametrize("by", ["file", "standard input"])
 def test_what_is_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, text: str, message: str, by: str) -> None:
@@ -206,7 +339,9 @@ def test_what_is_no_identity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, te
         resolve_access(AccessOptions(identity=path, destination="file:///x", source="prod", trust_unsigned=True))
     assert message.format(name=name) in caught.value.message
     assert caught.value.message.startswith((name, f"line 1 of {name}"))
-    assert PRIVATE not in caught.value.message + (caught.value.hint or "")
+    told = caught.value.message + (caught.value.hint or "")
+    assert PRIVATE not in told
+    assert not any(piece in told for piece in (KEY[20:30], KEY[32:50]))
 
 
 def test_an_endless_pipe_is_not_read_into_memory() -> None:

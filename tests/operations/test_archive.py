@@ -1,7 +1,7 @@
 """The reading side: only what a trusted key has signed, only where it belongs, and the right one of many."""
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta, timezone
 from typing import Any
 
@@ -9,13 +9,21 @@ import msgspec
 import pytest
 
 from archiver.catalog.lines import encode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, Digest, Vault, decode_manifest, encode_manifest
+from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE, Digest, Vault, decode_manifest, encode_manifest
 from archiver.catalog.names import BackupPlace, backup_time, vault_key
 from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.vault import seal_vault
 from archiver.crypto.x25519 import X25519Identity
-from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError, NotFoundError, UsageError
+from archiver.errors import (
+    AuthenticityError,
+    DecryptionError,
+    FormatError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    UsageError,
+)
 from archiver.operations.archive import parse_time
 from archiver.operations.history import Backup, Unreadable
 from archiver.operations.objects import write_object
@@ -119,6 +127,15 @@ def test_a_manifest_that_was_moved_is_refused(site: Site, moved: BackupPlace) ->
             site.archive(trusted=trusted).load(moved)
 
 
+def test_a_manifest_that_gives_a_vault_the_id_of_another_is_refused(site: Site) -> None:
+    """Rightly signed, by whoever stole the key: his own vault would count as the operators' one."""
+    thief = str(X25519Identity.generate().recipient)
+    place = site.commit(FIRST, vaults=[Vault(id=site.vault_id, recipient=thief)])
+    for trusted in ([site.signing_key.verify_key], None):
+        with pytest.raises(FormatError, match="is not that of the recipient that it names"):
+            site.archive(trusted=trusted).load(place)
+
+
 def test_a_manifest_whose_time_is_not_that_of_its_id_is_refused(site: Site) -> None:
     """Rightly signed, by whoever stole the key: it would be chosen by the one and judged by the other."""
     for number, started in enumerate((STARTED, STARTED - timedelta(seconds=1), STARTED + timedelta(seconds=1))):
@@ -140,11 +157,11 @@ def test_a_truncated_signature_is_refused(site: Site, text: str) -> None:
             site.archive().load(place)
 
 
-@pytest.mark.parametrize("key", ["manifest", "signature"])
-def test_what_is_too_large_is_refused(site: Site, key: str) -> None:
+@pytest.mark.parametrize(("key", "limit"), [("manifest", MAX_MANIFEST), ("signature", MAX_SIGNATURE)])
+def test_what_is_too_large_is_refused(site: Site, key: str, limit: int) -> None:
     place = site.commit()
-    site.store.overwrite(getattr(place, key), bytes(MAX_MANIFEST + 1))
-    with pytest.raises(FormatError, match=f"has more than {MAX_MANIFEST} bytes"):
+    site.store.overwrite(getattr(place, key), bytes(limit + 1))
+    with pytest.raises(FormatError, match=f"has more than {limit} bytes"):
         site.archive().load(place)
 
 
@@ -247,6 +264,17 @@ def test_the_newest_is_the_latest_and_time_decides(site: Site) -> None:
         archive.find(at=datetime(2026, 11, 20, 1, 59, 59, tzinfo=UTC))
 
 
+def test_a_latest_from_a_clock_that_was_ahead_is_told(site: Site) -> None:
+    site.commit(FIRST)
+    ahead = site.commit("20310101T020000Z-0000aa")
+    site.store.now = STARTED
+    found = site.archive().find()
+    assert (found.place, found.dated) == (ahead, "store")
+    (doubt,) = found.doubts
+    assert "there may be newer backups with earlier ids" in doubt
+    assert site.archive().find(ahead.backup).doubts == ()
+
+
 def test_by_id_or_its_beginning(site: Site) -> None:
     for backup in (FIRST, SECOND, THIRD):
         site.commit(backup)
@@ -259,6 +287,47 @@ def test_by_id_or_its_beginning(site: Site) -> None:
     for reference in ("2027", "x", "../", SECOND + "0", "."):
         with pytest.raises(NotFoundError, match=re.escape(f"no backup {reference!r}")):
             archive.find(reference)
+
+
+def test_a_planted_copy_with_lists_of_its_own_hides_nothing(site: Site) -> None:
+    """Whoever may create keys cannot make the copy older. Where the times are gone, its class can be left out."""
+    place = site.commit(FIRST)
+    copy = BackupPlace("zzz", SOURCE, FIRST)
+    site.store.now += timedelta(seconds=1)
+    for key, data in (
+        (copy.signature, site.store.bytes_of(place.signature)),
+        (copy.manifest, site.store.bytes_of(place.manifest)),
+        *((key, b"garbage") for key in (copy.objects, copy.contents, copy.placement)),
+    ):
+        site.store.create(key, [data])
+    assert site.archive().find().place == place
+    site.store._objects = {key: (data, STARTED) for key, (data, _) in site.store._objects.items()}
+    assert site.archive().find(FIRST).place == copy
+    assert site.archive().find(f"daily/{FIRST}").place == place
+    assert site.archive().find("daily/latest").place == place
+    with pytest.raises(NotFoundError, match="no backup 'weekly/"):
+        site.archive().find(f"weekly/{FIRST}")
+
+
+def test_what_the_store_will_not_give_out_hides_nothing(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A manifest in an archive class, under a key of somebody else's, or on a bad sector."""
+    first, second = site.commit(FIRST), site.commit(SECOND)
+    read = site.store.read
+
+    def refusing(key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
+        if key == second.manifest:
+            raise RefusedError("the object lies in an archive class")
+        return read(key, start, length)
+
+    monkeypatch.setattr(site.store, "read", refusing)
+    newest, older = site.archive().backups()
+    assert isinstance(newest, Unreadable)
+    assert isinstance(newest.error, RefusedError)
+    assert older.place == first
+    assert site.archive().find(FIRST).place == first
+    with pytest.raises(RefusedError) as caught:
+        site.archive().find()
+    assert "give the id of one" in str(caught.value.hint)
 
 
 @pytest.mark.parametrize("planted", ["copy", "garbage"])
@@ -321,7 +390,7 @@ def test_what_cannot_be_read_is_listed_as_such_and_hides_nothing(site: Site, pla
     assert backup.place.backup == FIRST
     with pytest.raises(AuthenticityError) as caught:
         site.archive().find()
-    assert caught.value.hint == "archiver list shows which backups can be trusted: give the id of one."
+    assert str(caught.value.hint).endswith("archiver list shows which backups can be had: give the id of one.")
 
 
 def opened(site: Site, **changes: Any) -> X25519Identity:

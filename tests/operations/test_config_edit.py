@@ -1,12 +1,17 @@
 """Changes to archiver.toml: what was asked for and nothing else, whole or not at all, whatever the file looks like."""
 
+import errno
 import os
+import shutil
 import stat
+import subprocess
+import sys
 import threading
 import tomllib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -53,97 +58,158 @@ level = 3
 
 
 def rotated(text: str) -> str:
-    return with_vault(text, "prod", OLD, NEW)
+    return with_vault(text, "prod", OLD, NEW, tomllib.loads(text)["source"].get("prod", {}).get("operators", {}))
+
+
+def added(text: str, name: str = "bob", key: str = "age1bob") -> str:
+    return with_operator(text, "prod", name, key, OLD)
+
+
+def removed(text: str, name: str = "alice") -> str:
+    return without_operator(text, "prod", name, OLD)
 
 
 def test_a_vault_is_changed_in_its_place() -> None:
-    assert with_vault(TEXT, "prod", OLD, NEW) == TEXT.replace('"age1old" # from', '"age1new" # from')
+    assert rotated(TEXT) == TEXT.replace('"age1old" # from', '"age1new" # from')
 
 
-def test_a_vault_that_changed_meanwhile_stays() -> None:
+@pytest.mark.parametrize("change", [rotated, added, removed])
+def test_a_vault_that_changed_meanwhile_stays(change: Change) -> None:
     with pytest.raises(BusyError, match="the vault of source 'prod' was changed"):
-        with_vault(TEXT, "prod", "age1older", NEW)
+        change(TEXT.replace('"age1old"', '"age1other"'))
+
+
+@pytest.mark.parametrize("change", [added, removed])
+def test_a_vault_that_is_sealed_to_others_is_not_named(change: Change) -> None:
+    operators = tomllib.loads(TEXT)["source"]["prod"]["operators"]
+    with pytest.raises(BusyError, match="the operators of source 'prod' were changed"):
+        with_vault(change(TEXT), "prod", OLD, NEW, operators)
+    with pytest.raises(BusyError, match="the operators of source 'prod' were changed"):
+        with_vault(TEXT, "prod", OLD, NEW, operators | {"aws": "age1another"})
+    assert with_vault(TEXT, "prod", OLD, NEW, dict(reversed(operators.items()))) == rotated(TEXT)
 
 
 def test_an_operator_is_added_below_the_others() -> None:
     aws = 'aws   = "arn:aws:kms:eu-central-1:123456789012:key/1"\n'
-    assert with_operator(TEXT, "prod", "bob", "age1bob") == TEXT.replace(aws, f'{aws}bob = "age1bob"\n')
+    assert added(TEXT) == TEXT.replace(aws, f'{aws}bob = "age1bob"\n')
 
 
 def test_an_operator_who_is_there_stays_as_he_is() -> None:
-    assert with_operator(TEXT, "prod", "alice", "age1alice") == TEXT
+    assert added(TEXT, "alice", "age1alice") == TEXT
     with pytest.raises(AlreadyExistsError, match="an operator 'alice' of source 'prod' with another key"):
-        with_operator(TEXT, "prod", "alice", "age1other")
+        added(TEXT, "alice", "age1other")
 
 
 def test_the_first_operator_gets_a_table() -> None:
-    added = with_operator(WITHOUT_OPERATORS, "prod", "bob", "passphrase")
     table = '\n[source.prod.operators]\nbob = "passphrase"\n\n'
-    assert added == WITHOUT_OPERATORS.replace('"/srv/graph"\n', f'"/srv/graph"\n{table}')
+    assert added(WITHOUT_OPERATORS, "bob", "passphrase") == WITHOUT_OPERATORS.replace(
+        '"/srv/graph"\n', f'"/srv/graph"\n{table}'
+    )
 
 
 def test_an_operator_is_removed_with_his_line() -> None:
     line = 'alice = "age1alice"   # Alice, of the night shift\n'
-    assert without_operator(TEXT, "prod", "alice") == TEXT.replace(line, "")
-    assert without_operator(TEXT, "prod", "nobody") == TEXT
-    assert without_operator(WITHOUT_OPERATORS, "prod", "nobody") == WITHOUT_OPERATORS
-    alone = with_operator(WITHOUT_OPERATORS, "prod", "bob", "age1bob")
-    assert tomllib.loads(without_operator(alone, "prod", "bob"))["source"]["prod"]["operators"] == {}
-    again = with_operator(without_operator(alone, "prod", "bob"), "prod", "carol", "age1carol")
+    assert removed(TEXT) == TEXT.replace(line, "")
+    assert removed(TEXT, "nobody") == TEXT
+    assert removed(WITHOUT_OPERATORS, "nobody") == WITHOUT_OPERATORS
+    alone = added(WITHOUT_OPERATORS)
+    assert tomllib.loads(removed(alone, "bob"))["source"]["prod"]["operators"] == {}
+    again = added(removed(alone, "bob"), "carol", "age1carol")
     assert tomllib.loads(again)["source"]["prod"]["operators"] == {"carol": "age1carol"}
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        TEXT,
-        WITHOUT_OPERATORS,
-        TEXT.replace("\n", "\r\n"),
-        TEXT.rstrip("\n"),
-        '[source]\nprod = {vault = "age1old", media = "/x"}\n',
-        '[source.prod.environments]\ngraph = "/g"\n\n[class.daily]\nkeep = 1\n\n[source.prod]\nvault = "age1old"\n',
-        'source.prod.vault = "age1old"\nsource.prod.media = "/x"\n',
-        '[source.prod]\nvault = "age1old"\noperators = { alice = "age1alice" } # one line\nmedia = "/x"\n',
-        '[source.prod]\nvault = "age1old"\noperators.alice = "age1alice"\nmedia = "/x"\n[tuning]\nlevel = 3\n',
-        '[source."prod"]\n"vault" = \'age1old\'\nmedia = """\nx"""\n',
-    ],
-    ids=[
-        "usual",
-        "no operators",
-        "crlf",
-        "no end",
-        "inline",
-        "scattered",
-        "dotted",
-        "one line",
-        "dotted too",
-        "quoted",
-    ],
-)
-def test_nothing_else_changes_or_nothing_at_all(text: str) -> None:
-    """A layout that cannot be edited is refused, with advice, rather than edited into something else."""
-    before = tomllib.loads(text)
-    changes: list[Change] = [
-        rotated,
-        lambda old: with_operator(old, "prod", "bob", "age1bob"),
-        lambda old: without_operator(old, "prod", "alice"),
+LAYOUTS = {
+    "usual": TEXT,
+    "no operators": WITHOUT_OPERATORS,
+    "no entries": TEXT.replace("alice =", "# alice =").replace("aws   =", "# aws   ="),
+    "no entries at the end": '[source.prod]\nvault = "age1old"\n[source.prod.operators] # nobody\n# so far\n\n# end',
+    "no entries inline": '[source.prod]\nvault = "age1old"\noperators = {} # nobody\n# so far\nmedia = "/x" # rest\n',
+    "crlf": TEXT.replace("\n", "\r\n"),
+    "no end": TEXT.rstrip("\n"),
+    "inline": '[source] # all\nprod = {vault = "age1old", media = "/x"} # the only one\n',
+    "scattered": """\
+# graphs
+[source.prod.environments] # of graphs
+graph = "/g" # one
+
+[class.daily] # not twice
+keep = 1
+
+# the vault
+[source.prod] # at last
+vault = "age1old" # from the first day
+# the end
+""",
+    "scattered operators": """\
+[source.prod.operators] # first
+alice = "age1alice" # Alice
+# who may restore
+
+[tuning] # in between
+level = 3
+# and then
+[source.prod] # at last
+vault = "age1old" # from the first day
+""",
+    "dotted": 'source.prod.vault = "age1old" # a\n# b\nsource.prod.media = "/x" # c\n',
+    "one line": """\
+[source.prod] # a
+vault = "age1old" # b
+operators = { alice = "age1alice" } # one line
+# c
+media = "/x" # d
+""",
+    "dotted operators": """\
+[source.prod] # a
+vault = "age1old" # b
+# c
+operators.alice = "age1alice" # Alice
+# d
+media = "/x" # e
+[tuning]
+level = 3
+""",
+    "quoted": '[source."prod"] # a\n"vault" = \'age1old\' # b\nmedia = """\nx""" # c\n',
+}
+
+
+def comments(text: str, *, without: str = "") -> list[str]:
+    """All comments in their order, except that of the operator ``without``; no value above has the sign in it."""
+    lines = [
+        line
+        for line in text.splitlines()
+        if not (without and line.startswith((f"{without} ", f"operators.{without} ")))
     ]
-    for change in changes:
-        try:
-            changed = change(text)
-        except ConfigError as error:
-            assert "[source.prod.operators]" in str(error.hint)  # noqa: PT017 - most layouts are edited
-            continue
-        after = tomllib.loads(changed)
-        assert after["source"]["prod"].pop("vault") in (OLD, NEW)
-        assert after["source"]["prod"].pop("operators", {}).keys() - {"alice", "aws"} <= {"bob"}
-        for key in ("vault", "operators"):
-            tomllib.loads(text)["source"]["prod"].pop(key, None)
-        rest = {key: value for key, value in before["source"]["prod"].items() if key not in ("vault", "operators")}
-        assert after["source"]["prod"] == rest
-        assert {**after, "source": 0} == {**before, "source": 0}
-        assert ("\r\n" in changed) == ("\r\n" in text)
-        assert changed.count("\n") == changed.count("\r\n") or "\r\n" not in text
+    return [line[line.index("#") :].strip() for line in lines if "#" in line]
+
+
+@pytest.mark.parametrize("change", [rotated, added, removed])
+@pytest.mark.parametrize("text", LAYOUTS.values(), ids=LAYOUTS)
+def test_nothing_else_changes_or_nothing_at_all(text: str, change: Change) -> None:
+    """A layout that cannot be edited is refused, with advice, rather than edited into something else."""
+    expected = tomllib.loads(text)
+    source = expected["source"]["prod"]
+    if change is rotated:
+        source["vault"] = NEW
+    elif change is added:
+        source.setdefault("operators", {})["bob"] = "age1bob"
+    else:
+        source.get("operators", {}).pop("alice", None)
+    try:
+        changed = change(text)
+    except ConfigError as error:
+        assert "[source.prod.operators]" in str(error.hint)  # noqa: PT017 - most layouts are edited
+        return
+    assert tomllib.loads(changed) == expected
+    assert comments(changed) == comments(text, without="alice" if change is removed else "")
+    assert ("\r\n" in changed) == ("\r\n" in text)
+    assert changed.count("\n") == changed.count("\r\n") or "\r\n" not in text
+
+
+@pytest.mark.parametrize("change", [rotated, added, removed])
+@pytest.mark.parametrize("layout", ["usual", "no entries", "no entries at the end", "crlf", "no end"])
+def test_the_documented_layout_is_edited(layout: str, change: Change) -> None:
+    change(LAYOUTS[layout])
 
 
 @pytest.fixture
@@ -215,7 +281,7 @@ def test_changes_at_the_same_time_are_all_made(config: Path) -> None:
 
     def add(name: str) -> None:
         barrier.wait()
-        change_config(config, lambda text: with_operator(text, "prod", name, f"age1{name.replace('-', '')}"))
+        change_config(config, lambda text: added(text, name, f"age1{name.replace('-', '')}"))
 
     threads = [threading.Thread(target=add, args=(name,)) for name in names]
     for thread in threads:
@@ -251,6 +317,67 @@ def test_a_file_that_may_not_be_changed(config: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ArchiverError, match=r"not permitted|its owner or group would change"):
         change_config(config, rotated, rehearse=True)
     assert files(config) == {"archiver.toml"}
+
+
+def test_a_file_that_is_mounted_by_itself(config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Docker's ``-v`` with a file and a subPath of Kubernetes: the kernel refuses to rename something over it."""
+    own = tmp_path / "a place\t\\ of its own"
+    own.mkdir()
+    config = config.rename(own / config.name)
+    mounts = tmp_path / "mountinfo"
+    line = "36 35 98:0 / {} rw,noatime master:1 - ext4 /dev/root rw\n"
+    monkeypatch.setattr(config_edit, "_MOUNTS", mounts)
+    escaped = str(config).replace("\\", "\\134").replace(" ", "\\040").replace("\t", "\\011")
+    mounts.write_text(line.format("/") + line.format(escaped))
+    for rehearse in (True, False):
+        with pytest.raises(ConfigError, match="mounted as a single file"):
+            change_config(config, rotated, rehearse=rehearse)
+    assert config.read_text() == TEXT
+    mounts.write_text(line.format("/") + line.format(escaped.removesuffix("/archiver.toml")) + "nonsense\n")
+    change_config(config, rotated)
+    mounts.unlink()
+    change_config(config, lambda text: with_operator(text, "prod", "bob", "age1bob", NEW))
+
+
+def test_the_kernels_own_list_of_mounts_is_read(config: Path) -> None:
+    """In a mount namespace of its own, where this user may make one."""
+    script = (
+        "from pathlib import Path\n"
+        "from archiver.errors import ConfigError\n"
+        "from archiver.operations.config_edit import change_config\n"
+        "try:\n"
+        f"    change_config(Path({str(config)!r}), lambda text: text, rehearse=True)\n"
+        "except ConfigError as error:\n"
+        "    print(error.message)\n"
+    )
+    mount = f'mount --bind "{config}" "{config}" && exec "{sys.executable}" -c "$1"'
+    if not shutil.which("unshare") or subprocess.run(["unshare", "-m", "true"], check=False).returncode != 0:
+        pytest.skip("this user may make no mount namespace")
+    done = subprocess.run(
+        ["unshare", "-m", "sh", "-c", mount, "sh", script], capture_output=True, text=True, check=True
+    )
+    assert "it is mounted as a single file" in done.stdout
+
+
+@pytest.mark.parametrize(("number", "is_refused"), [(errno.EPERM, True), (errno.EACCES, False)])
+def test_a_file_that_is_marked_as_immutable(
+    config: Path, monkeypatch: pytest.MonkeyPatch, number: int, is_refused: bool
+) -> None:
+    """For such a file the kernel answers EPERM; one that may only be read can be replaced."""
+    real = os.open
+
+    def refuse(path: Path, flags: int, *arguments: Any, **more: Any) -> int:
+        if path == config and flags & os.O_WRONLY:
+            raise PermissionError(number, os.strerror(number))
+        return real(path, flags, *arguments, **more)
+
+    monkeypatch.setattr(os, "open", refuse)
+    if is_refused:
+        with pytest.raises(ConfigError, match="marked as immutable or append-only"):
+            change_config(config, rotated, rehearse=True)
+    else:
+        change_config(config, rotated)
+        assert config.read_text() == rotated(TEXT)
 
 
 @pytest.mark.parametrize("text", ["not toml", TEXT.replace("source.prod", "source.gone")])

@@ -168,7 +168,7 @@ def test_the_operators_of_a_vault_are_listed(scene: Scene) -> None:
 def test_a_single_operator(scene: Scene) -> None:
     next(scene.destination.rglob("second.age")).unlink()
     remove_operator(scene, "second")
-    expected = ("warning", "test is the only operator: if that key is lost, so are the backups")
+    expected = ("warning", "'test' is the only operator: if that key is lost, so are the backups")
     assert of_vault(scene)[1:] == [expected]
     assert archiver("doctor", "--config", str(scene.config)).code == 3
     # One operator with two files is still one who can lose a key.
@@ -194,6 +194,86 @@ def test_operators_that_differ_from_the_configuration(scene: Scene) -> None:
     ]
 
 
+def test_an_operator_without_a_file_may_have_been_removed(scene: Scene) -> None:
+    """To let him in again must not be the first advice."""
+    add_operator(scene, "missing", "passphrase")
+    (hint,) = (item["hint"] for item in examine(scene).document if "missing.age" in item["message"])
+    assert hint.index("take the name out of the configuration") < hint.index("only if not, run archiver keys add")
+
+
+def set_key(scene: Scene, name: str, key: str) -> None:
+    """Of an operator of the configuration."""
+    remove_operator(scene, name)
+    add_operator(scene, name, key)
+
+
+def test_two_operators_with_the_same_key_are_one_to_lose(scene: Scene) -> None:
+    set_key(scene, "second", load_config(scene.config).source("prod").operators["test"])
+    expected = "'second' and 'test' have the same key, and nobody has another: if that key is lost, so are the backups"
+    assert of_vault(scene)[1:] == [("warning", expected)]
+    # Two passphrases are two, whatever they are.
+    for name in ("second", "test"):
+        set_key(scene, name, "passphrase")
+    assert of_vault(scene)[1:] == []
+
+
+def test_the_vaults_own_recipient_is_no_operators_key(scene: Scene) -> None:
+    set_key(scene, "second", load_config(scene.config).source("prod").vault)
+    assert of_vault(scene)[1:] == [
+        ("warning", "'test' is the only operator: if that key is lost, so are the backups"),
+        ("error", "operator 'second' has the vault's own recipient as a key: it opens nothing"),
+    ]
+
+
+def test_the_advice_on_a_planted_file_keeps_the_good_one_of_that_operator(scene: Scene) -> None:
+    for file in ("second.kms", "mallory.age"):
+        add_file(scene, file)
+    hints = {
+        item["message"].partition(" ")[0]: item["hint"]
+        for item in examine(scene).document
+        if "belongs to no operator" in item["message"]
+    }
+    assert hints.keys() == {"second.kms", "mallory.age"}
+    assert "the good one too, so let 'second' in again afterwards" in hints["second.kms"]
+    assert "again" not in hints["mallory.age"]
+
+
+def of_cards(scene: Scene) -> list[tuple[str, str, str]]:
+    done = examine(scene)
+    return [
+        (item["severity"], item["subject"].removeprefix(f"recovery card {scene.root}/"), item["message"])
+        for item in done.document
+        if item["subject"].startswith("recovery card")
+    ]
+
+
+def test_a_recovery_card_that_was_left_beside_the_configuration(scene: Scene) -> None:
+    text = scene.card.read_text()
+    (scene.root / "recovery-card-prod.txt").write_text(text)
+    vault = vault_id(load_config(scene.config).source("prod").vault)
+    message = f"beside archiver.toml, with a secret key that opens vault {vault}"
+    assert of_cards(scene) == [("warning", "recovery-card-prod.txt", message)]
+    done = archiver("doctor", "--config", str(scene.config))
+    assert (done.code, "AGE-SECRET-KEY" in done.output + done.errors) == (3, False)
+    # Written on Windows, and with the key of somebody whose card says nothing.
+    (scene.root / "recovery-card-prod.txt").write_text(text.replace("\n", "\r\n"))
+    (scene.root / "recovery-card-2.txt").write_text(text.splitlines()[-1])
+    assert of_cards(scene) == [
+        ("warning", "recovery-card-2.txt", "beside archiver.toml, with a secret key that opens backups"),
+        ("warning", "recovery-card-prod.txt", message),
+    ]
+
+
+def test_recovery_cards_without_a_secret_and_what_is_none_may_lie_there(scene: Scene) -> None:
+    lines = scene.card.read_text().splitlines(keepends=True)
+    (scene.root / "recovery-card-prod.txt").write_text("".join(lines[:-1]) + "# append the AGE-SECRET-KEY-... line\n")
+    (scene.root / "recovery-card-2.txt").write_bytes(b"\xff\xfe")
+    (scene.root / "recovery-card-3.txt").mkdir()
+    (scene.root / "recovery-card-4.txt").symlink_to("nowhere")
+    assert of_cards(scene) == []
+    assert problems(examine(scene)) == []
+
+
 def test_a_configuration_that_does_not_name_operators(scene: Scene) -> None:
     for name in ("second", "test"):
         remove_operator(scene, name)
@@ -208,10 +288,11 @@ def test_a_post_quantum_vault_is_as_strong_as_its_weakest_operator(scene: Scene)
     scene.config.write_text(scene.config.read_text().replace(f'vault = "{old}"', f'vault = "{vault}"'))
     directory = scene.destination / "vault/prod"
     (directory / vault_id(old)).rename(directory / vault_id(vault))
-    for name, key in [("aws", ARN), ("typed", "passphrase"), ("pq", vault)]:
+    strong = str(generate_identity(post_quantum=True).recipient)
+    for name, key in [("aws", ARN), ("typed", "passphrase"), ("pq", strong)]:
         add_operator(scene, name, key)
         add_file(scene, f"{name}.{'kms' if key == ARN else 'age'}")
-    weak = "operator {} has an X25519 key, so the post-quantum vault is only as strong as X25519"
+    weak = "operator {!r} has an X25519 key, so the post-quantum vault is only as strong as X25519"
     assert of_vault(scene)[1:] == [("warning", weak.format("second")), ("warning", weak.format("test"))]
 
 
@@ -219,7 +300,7 @@ def test_an_operators_key_that_is_none(scene: Scene) -> None:
     remove_operator(scene, "second")
     add_operator(scene, "second", "age1nonsense")
     ((severity, message),) = of_vault(scene)[1:]
-    assert (severity, message) == ("error", "operator second: invalid bech32: unexpected character")
+    assert (severity, message) == ("error", "operator 'second': invalid bech32: unexpected character")
 
 
 def serve(scene: Scene, live: Path) -> None:

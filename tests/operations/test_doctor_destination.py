@@ -152,7 +152,7 @@ def test_a_bucket_is_left_as_it_was(place: Place) -> None:
 
     assert done.code == 3
     expiration, abortion, delete, single = messages(done, "warning")
-    assert single == "test is the only operator: if that key is lost, so are the backups"
+    assert single == "'test' is the only operator: if that key is lost, so are the backups"
     assert "no lifecycle rule lets backups of daily expire" in expiration
     assert "no lifecycle rule aborts incomplete uploads of daily" in abortion
     assert "may delete objects" in delete

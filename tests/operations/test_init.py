@@ -108,11 +108,14 @@ def test_an_operators_own_key(tmp_path: Path) -> None:
     card = tmp_path / "card-prod.txt"
     assert archiver("list", "--identity", str(card)).code == 0
     refused = archiver("restore", "--identity", str(card), "--to", str(tmp_path / "out"))
-    check(refused, 2, "needs an operator's identity", "hint: Give --identity")
+    check(refused, 2, f"needs an operator's identity, and {card} holds no secret key", "hint: Append the AGE-SECRET")
+    assert "--passphrase" not in refused.errors
     assert not (tmp_path / "out").exists()
     config = str(tmp_path / "archiver.toml")
     with_both = ("--identity", str(tmp_path / "operator.txt"), "--config", config)
     assert archiver("restore", *with_both, "--to", str(tmp_path / "out")).code == 0
+    with_card = ("--identity", str(tmp_path / "operator.txt"), "--identity", str(card))
+    assert archiver("restore", *with_card, "--to", str(tmp_path / "beside")).code == 0
     card.write_text(card.read_text() + (tmp_path / "operator.txt").read_text().splitlines()[-1])
     assert archiver("restore", "--identity", str(card), "--to", str(tmp_path / "again")).code == 0
 
@@ -141,9 +144,18 @@ def test_a_key_that_makes_its_vault_weaker_is_said(tmp_path: Path, *, post_quant
     ordinary = set_up(tmp_path / "ordinary", "--media", str(tmp_path), "--recipient", recipient)
     assert (ordinary.code, ordinary.errors) == (0, "")
     strong = set_up(tmp_path / "strong", "--media", str(tmp_path), "--recipient", recipient, "--post-quantum")
-    expected = "warning: operator operator has an X25519 key, so the post-quantum vault is only as strong as X25519\n"
+    expected = "warning: operator 'operator' has an X25519 key, so the post-quantum vault is only as strong as X25519\n"
     assert (strong.code, strong.errors) == ((0, "") if post_quantum else (3, expected))
     assert configured(tmp_path / "strong").operators == {"operator": recipient}
+
+
+@pytest.mark.parametrize("post_quantum", [False, True], ids=["x25519", "post-quantum"])
+def test_a_post_quantum_operator_of_an_ordinary_vault_is_told(tmp_path: Path, *, post_quantum: bool) -> None:
+    recipient = str(generate_identity(post_quantum=post_quantum).recipient)
+    arguments = [each for each in initialisation(tmp_path, "--media", str(tmp_path)) if each != "--json"]
+    done = archiver(*arguments, "--recipient", recipient)
+    assert done.code == 0, done.errors
+    assert ("the vault itself is X25519: --post-quantum makes both so" in done.output) == post_quantum
 
 
 def test_an_operator_with_a_passphrase(tmp_path: Path) -> None:
@@ -159,7 +171,7 @@ def test_an_operator_with_a_passphrase(tmp_path: Path) -> None:
     refused = archiver("restore", *card, "--to", str(tmp_path / "out"))
     check(refused, 2, "needs an operator's identity", "--passphrase")
     restore = ["restore", *card, "--passphrase", "--to", str(tmp_path / "out")]
-    check(typed(restore, ("Passphrase: ", PASSPHRASE + "s")), 4, "none of the given identities opens vault")
+    check(typed(restore, ("Passphrase: ", PASSPHRASE + "s")), 4, "the passphrase opens none of: operator.age in vault")
     assert not (tmp_path / "out").exists()
     assert typed(restore, ("Passphrase: ", PASSPHRASE)).code == 0
     assert (tmp_path / "out/vector/data.mdb").exists()
@@ -242,6 +254,40 @@ def test_a_second_source_joins_the_first(tmp_path: Path) -> None:
     unnamed = archiver("backup", "--config", config)
     assert unnamed.code == 2
     assert "Name one of: one, two" in unnamed.errors
+
+
+def test_a_second_source_leaves_the_file_as_it_is(tmp_path: Path) -> None:
+    """A link goes on pointing, mode and line ends stay, and so does what the operator wrote."""
+    (tmp_path / "media").mkdir()
+    assert set_up(tmp_path, "--media", str(tmp_path / "media")).code == 0
+    config, real = tmp_path / "archiver.toml", tmp_path / "elsewhere.toml"
+    config.rename(real)
+    real.write_bytes(b"# mine\r\n" + real.read_bytes().replace(b"\n", b"\r\n"))
+    real.chmod(0o640)
+    config.symlink_to(real.name)
+    before = real.read_bytes()
+    assert set_up(tmp_path, "--media", str(tmp_path / "media"), source="second").code == 0
+    assert config.is_symlink()
+    assert stat.S_IMODE(real.stat().st_mode) == 0o640
+    assert real.read_bytes().startswith(before.rstrip())
+    assert set(load_config(config).sources) == {"prod", "second"}
+
+
+def test_a_configuration_that_cannot_be_written_at_last_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(path: Path, target: Path) -> Path:
+        raise OSError(16, "Device or resource busy")
+
+    (tmp_path / "media").mkdir()
+    monkeypatch.setattr(Path, "replace", refuse)
+    done = set_up(tmp_path, "--media", str(tmp_path / "media"))
+    assert done.code == 2
+    problem = done.document["error"]
+    assert problem["message"] == f"{tmp_path / 'archiver.toml'} could not be written: device or resource busy"
+    (left,) = (path for path in (tmp_path / "destination").rglob("*") if path.is_file())
+    assert f"delete {left.relative_to(tmp_path / 'destination')} from the destination" in problem["hint"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["destination", "media"]
 
 
 def test_one_operator_cannot_open_the_others_vault(tmp_path: Path) -> None:

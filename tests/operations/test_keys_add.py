@@ -1,13 +1,16 @@
 """archiver keys add: the new operator reads everything, and nothing else changes; or nothing changes at all."""
 
 import threading
+from typing import Any
 
 import pytest
 
+from archiver.config import load_config
 from archiver.operations.access import AccessOptions
 from archiver.operations.keys_access import open_site
 from archiver.operations.keys_add import add_operator
 from archiver.progress import Silent
+from archiver.stores.local import LocalStore
 from tests.operations.operators import (
     OWNER,
     add,
@@ -22,8 +25,23 @@ from tests.operations.operators import (
     owner_key,
     plant_vault,
     state,
+    use_cheap_passphrases,
 )
-from tests.operations.scene import Scene, archiver, tree
+from tests.operations.scene import SOURCE, Scene, archiver, tree
+
+
+def rotate_before(monkeypatch: pytest.MonkeyPatch, scene: Scene, method: str, name: str) -> None:
+    """Let another administrator rotate just before a file of that name is created or deleted in the old vault."""
+    key = f"vault/{SOURCE}/{current_vault(scene)}/{name}"
+    real = getattr(LocalStore, method)
+
+    def meanwhile(store: LocalStore, given: str, *arguments: Any) -> Any:
+        if given == key:
+            monkeypatch.setattr(LocalStore, method, real)
+            assert keys(scene, "rotate").code == 0
+        return real(store, given, *arguments)
+
+    monkeypatch.setattr(LocalStore, method, meanwhile)
 
 
 @pytest.mark.parametrize("post_quantum", [False, True], ids=["x25519", "post-quantum"])
@@ -119,9 +137,47 @@ def test_two_forms_of_one_name_are_one_operator(scene: Scene) -> None:
     vault = current_vault(scene)
     (scene.destination / f"vault/prod/{vault}/bob.kms").write_bytes(b"{}")
     done = add(scene, make_operator(scene, "bob"))
-    assert done.code == 0
-    assert f"left alone: vault {vault} has a file of bob already" in done.output
+    assert done.code == 3
+    assert f"left alone: vault {vault} has a file of 'bob' already" in done.output
     assert f"{vault}/bob.age" not in files(scene)
+
+
+def test_a_file_that_is_left_alone_may_be_of_another_key(scene: Scene) -> None:
+    """Bob's new key, where his old one is still in the vault: the file of that name opens for the old one only."""
+    old, new = make_operator(scene, "bob"), make_operator(scene, "bob-2")
+    config = scene.config.read_bytes()
+    assert add(scene, old).code == 0
+    scene.config.write_bytes(config)
+    vault = current_vault(scene)
+    before = state(scene)
+    again = ["bob", "--recipient", str(new.recipient), *scene.identity]
+    rehearsed = keys(scene, "add", *again, "--dry-run")
+    assert (rehearsed.code, state(scene)) == (3, before)
+    for done in (rehearsed, keys(scene, "add", *again)):
+        assert done.code == 3
+        assert (
+            f"operator 'bob' has a file already in vault {vault}: it is left alone, and may be sealed to another key"
+            in (done.errors)
+        )
+        assert "run archiver keys remove bob, then add again" in done.errors
+    assert not can_open(scene, new.identity)
+    assert keys(scene, "remove", "bob", *scene.identity).code == 0
+    done = keys(scene, "add", *again)
+    assert (done.code, done.errors) == (0, "")
+    assert can_open(scene, new.identity)
+
+
+def test_all_vaults_with_a_file_that_is_left_alone_are_named(scene: Scene) -> None:
+    bob = make_operator(scene, "bob")
+    config = scene.config.read_bytes()
+    assert add(scene, bob).code == 0
+    first = current_vault(scene)
+    assert keys(scene, "rotate").code == 0
+    scene.config.write_bytes(scene.config.read_bytes().replace(f'bob = "{bob.recipient}"\n'.encode(), b""))
+    assert config != scene.config.read_bytes()
+    done = add(scene, bob)
+    assert done.code == 3
+    assert f"has a file already in vaults {current_vault(scene)}, {first}: it is left alone" in done.errors
 
 
 def test_only_the_configuration_was_missing(scene: Scene) -> None:
@@ -131,7 +187,7 @@ def test_only_the_configuration_was_missing(scene: Scene) -> None:
     assert add(scene, bob).code == 0
     scene.config.write_text(before)
     done = add(scene, bob, "--json")
-    assert done.code == 0, done.errors
+    assert done.code == 3, done.errors
     assert (done.document["created"], done.document["left_alone"]) == ([], [current_vault(scene)])
     assert operators(scene)["bob"] == str(bob.recipient)
     assert can_open(scene, bob.identity)
@@ -167,7 +223,8 @@ def test_an_older_vault_that_does_not_open_is_a_warning(scene: Scene) -> None:
     assert can_read(scene, carol.identity, new)
     assert not can_read(scene, carol.identity, old)
     again = add(scene, carol, "--json")
-    assert again.code == 0, again.errors
+    assert again.code == 3, again.errors
+    assert again.document["unopened"] == []
     assert can_read(scene, carol.identity, old)
 
 
@@ -239,9 +296,52 @@ def test_a_key_that_weakens_a_post_quantum_vault_is_warned_of(scene: Scene) -> N
     assert keys(scene, "rotate", "--post-quantum").code == 3
     done = add(scene, make_operator(scene, "bob"))
     assert done.code == 3
-    assert "operator bob has an X25519 key, so the post-quantum vault is only as strong as X25519" in done.errors
+    assert "operator 'bob' has an X25519 key, so the post-quantum vault is only as strong as X25519" in done.errors
     done = add(scene, make_operator(scene, "carol", post_quantum=True))
     assert (done.code, done.errors) == (0, "")
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_vaults_own_recipient_is_no_operators_key(scene: Scene, older: bool) -> None:
+    """Its identity lies nowhere but in the vault: such an operator opens nothing, and counts as one."""
+    scene.backup()
+    recipient = load_config(scene.config).sources[SOURCE].vault
+    if older:
+        assert keys(scene, "rotate").code == 0
+    before = state(scene)
+    for more in ([], ["--dry-run"]):
+        done = keys(scene, "add", "bob", "--recipient", recipient, *scene.identity, *more)
+        assert done.code == 2
+        assert "the recipient of 'bob' is a vault's own: it opens nothing" in done.errors
+        assert "Give the age1… line of the operator's identity file." in done.errors
+    assert state(scene) == before
+
+
+def test_a_key_that_another_operator_has_is_warned_of(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = keys(scene, "add", "bob", "--recipient", str(owner_key(scene)), *scene.identity)
+    assert done.code == 3
+    assert f"operators 'bob' and {OWNER!r} have the same key: who loses it loses both" in done.errors
+    use_cheap_passphrases(monkeypatch)
+    monkeypatch.setattr("archiver.cli.operators.ask_new_passphrase", lambda _: "correct horse battery staple")
+    for name in ("carol", "dave"):
+        done = keys(scene, "add", name, "--new-passphrase", *scene.identity)
+        assert (done.code, done.errors) == (0, "")
+
+
+def test_a_rotation_meanwhile_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new vault was sealed without Bob: the second run lets him in there too."""
+    old = scene.backup()
+    bob = make_operator(scene, "bob")
+    rotate_before(monkeypatch, scene, "create", "bob.age")
+    done = add(scene, bob)
+    assert (done.code, "the vault of source 'prod' was changed" in done.errors) == (6, True), done.errors
+    assert "bob" not in operators(scene)
+    again = add(scene, bob)
+    assert again.code == 3, again.errors
+    new = scene.backup()
+    assert can_open(scene, bob.identity)
+    assert can_read(scene, bob.identity, old)
+    assert can_read(scene, bob.identity, new)
 
 
 def test_a_configuration_that_cannot_be_changed_is_noticed_before_anything_is_created(
@@ -283,6 +383,6 @@ def test_what_a_person_reads(scene: Scene) -> None:
     done = add(scene, make_operator(scene, "bob"))
     assert done.output.splitlines() == [
         f"created vault/prod/{current_vault(scene)}/bob.age",
-        f"{scene.config} names bob as an operator",
-        "Next: let bob run archiver keys check, to prove that this key opens all of it.",
+        f"{scene.config} names 'bob' as an operator",
+        "Next: let 'bob' run archiver keys check, to prove that this key opens all of it.",
     ]

@@ -1,5 +1,7 @@
 """archiver keys card: a card as init writes it, of what is so now."""
 
+import os
+import shutil
 import stat
 
 import pytest
@@ -7,7 +9,18 @@ import pytest
 from archiver.cli import secrets as prompts
 from archiver.crypto.card import parse_card
 from archiver.crypto.identities import parse_identities
-from tests.operations.operators import add, keys, make_operator, state, use_cheap_passphrases
+from archiver.crypto.keys import SecretKey
+from archiver.crypto.vault import Keyring, open_vault
+from archiver.errors import NoIdentityError
+from tests.operations.operators import (
+    OWNER,
+    add,
+    current_vault,
+    keys,
+    make_operator,
+    state,
+    use_cheap_passphrases,
+)
 from tests.operations.scene import Scene, archiver, check_restored
 
 
@@ -87,6 +100,74 @@ def test_an_identity_that_does_not_open_the_vault_gets_no_card(scene: Scene) -> 
     done = keys(scene, "card", "--output", str(path), *make_operator(scene, "mallory").identity)
     assert done.code == 4
     assert not path.exists()
+
+
+def test_what_goes_on_the_card_must_open_the_vault_itself(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not only something else that was given beside it."""
+    use_cheap_passphrases(monkeypatch)
+    monkeypatch.setattr("archiver.cli.operators.ask_new_passphrase", lambda _: "correct horse battery staple")
+    assert keys(scene, "add", "carol", "--new-passphrase", *scene.identity).code == 0
+    monkeypatch.setattr(prompts, "ask_passphrase", lambda _: "correct horse battery staple")
+    path = scene.root / "card-of-mallory.txt"
+    mallory = make_operator(scene, "mallory")
+    done = keys(scene, "card", "--output", str(path), *mallory.identity, "--passphrase")
+    assert (done.code, "none of the given identities opens vault" in done.errors) == (4, True), done.errors
+    assert not path.exists()
+    assert keys(scene, "card", "--output", str(path), *scene.identity, "--passphrase").code == 0
+    assert archiver("keys", "check", "--identity", str(path)).code == 0
+
+
+def test_the_card_names_what_opened_the_vault_of_several_ways(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    arn = "arn:aws:kms:eu-central-1:123456789012:key/1234"
+    directory = scene.destination / f"vault/prod/{current_vault(scene)}"
+    (directory / "cloud.kms").write_text("{}")
+    opened = open_vault((directory / f"{OWNER}.age").read_bytes(), "age", secret_ring(scene), "prod", directory.name)
+
+    def open_with_kms(_: bytes, form: str, *__: object) -> SecretKey:
+        if form == "kms":
+            return opened
+        raise NoIdentityError("not for this")
+
+    monkeypatch.setattr("archiver.operations.vaults.open_vault", open_with_kms)
+    monkeypatch.setattr(prompts, "ask_passphrase", lambda _: "of somebody else")
+    table = "[source.prod.operators]\n"
+    scene.config.write_text(scene.config.read_text().replace(table, f'{table}cloud = "{arn}"\n'))
+    path = scene.root / "public-card.txt"
+    done = keys(scene, "card", "--output", str(path), "--passphrase", "--kms", "--json")
+    assert (done.code, done.document["opened_by"]) == (0, f"vault/prod/{directory.name}/cloud.kms"), done.errors
+    assert ("give --kms." in path.read_text(), "--passphrase" in path.read_text()) == (True, False)
+
+
+def secret_ring(scene: Scene) -> Keyring:
+    return Keyring(parse_identities(scene.card.read_text(), "card"))
+
+
+def test_a_configuration_that_trusts_no_signing_key_makes_no_card(scene: Scene) -> None:
+    lines = scene.config.read_text().splitlines(keepends=True)
+    scene.config.write_text("".join("trusted = []\n" if line.startswith("trusted = ") else line for line in lines))
+    path = scene.root / "new-card.txt"
+    done = keys(scene, "card", "--output", str(path), *scene.identity, "--trust-unsigned")
+    assert (done.code, "expected a signing key in signing.trusted, got none" in done.errors) == (2, True), done.errors
+    assert not path.exists()
+
+
+def test_a_vault_that_has_no_file_makes_no_card(scene: Scene) -> None:
+    shutil.rmtree(scene.destination / "vault")
+    done = keys(scene, "card", "--output", str(scene.root / "new-card.txt"), *scene.identity)
+    assert (done.code, f"no key file of vault {current_vault(scene)}" in done.errors) == (5, True), done.errors
+
+
+@pytest.mark.parametrize("dry", [(), ("--dry-run",)], ids=["for good", "dry run"])
+def test_a_path_that_cannot_be_created_is_refused(scene: Scene, dry: tuple[str, ...]) -> None:
+    (scene.root / "dangling.txt").symlink_to("nowhere")
+    sealed = scene.root / "sealed"
+    sealed.mkdir(mode=0o500)
+    cases = [(scene.card, 6), (scene.root / "dangling.txt", 6), (scene.root / "absent" / "card.txt", 1)]
+    if os.geteuid() != 0:
+        cases.append((sealed / "card.txt", 1))
+    for path, code in cases:
+        done = keys(scene, "card", "--output", str(path), *scene.identity, *dry)
+        assert (done.code, str(path) in done.errors) == (code, True), done.errors
 
 
 def test_several_identities_are_refused(scene: Scene) -> None:

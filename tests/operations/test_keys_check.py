@@ -2,6 +2,7 @@
 
 import shutil
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 import pytest
 
@@ -123,18 +124,89 @@ def test_a_backup_that_is_not_to_be_trusted_is_a_warning(scene: Scene) -> None:
     assert [item["newest"] for item in done.document] == [name]
 
 
+def date_card(card: Path, created: str) -> None:
+    """Let it be of another time."""
+    lines = card.read_text().splitlines(keepends=True)
+    card.write_text("".join(f"# created: {created}\n" if "created:" in line else line for line in lines))
+
+
 def test_without_a_configuration_the_newest_backup_says_which_vault_is_in_use(scene: Scene) -> None:
     old = scene.backup()
     assert keys(scene, "rotate").code == 0
     new = scene.backup()
+    date_card(scene.card, "2026-11-01T00:00:00+00:00")
     done = archiver("keys", "check", *scene.identity, "--json")
     assert done.code == 0, done.errors
     assert [(item["current"], item["newest"]) for item in done.document] == [(True, new), (False, old)]
 
 
-def test_without_a_configuration_and_without_a_backup_nothing_is_known(scene: Scene) -> None:
-    done = archiver("keys", "check", *scene.identity)
-    assert (done.code, "no configuration names its vault" in done.errors) == (5, True), done.errors
+def test_without_a_configuration_a_newer_card_says_which_vault_is_in_use(scene: Scene) -> None:
+    """Right after a rotation no backup names the new vault, and it is the one that matters from now on."""
+    old = scene.backup()
+    assert keys(scene, "rotate").code == 0
+    card = scene.root / "new-card.txt"
+    assert keys(scene, "card", "--output", str(card), *scene.identity).code == 0
+    date_card(card, "2999-01-01T00:00:00+00:00")
+    done = archiver("keys", "check", "--identity", str(card), "--json")
+    assert (done.code, done.errors) == (0, "")
+    assert [(item["vault"], item["current"], item["newest"]) for item in done.document] == [
+        (current_vault(scene), True, None),
+        (done.document[1]["vault"], False, old),
+    ]
+    (scene.destination / f"vault/prod/{current_vault(scene)}/{OWNER}.age").unlink()
+    done = archiver("keys", "check", "--identity", str(card), "--json")
+    assert done.code == 4
+    assert [item["problem"] is None for item in done.document] == [False, True]
+
+
+def without_card(scene: Scene) -> tuple[str, ...]:
+    """What leads to the backups, and says nothing of a vault."""
+    lines = scene.card.read_text().splitlines()
+    key = scene.root / "key.txt"
+    key.write_text(lines[-1])
+    (verify_key,) = (line.split()[-1] for line in lines if line.startswith("# verify-key: "))
+    return "--from", scene.url, "--source", "prod", "--verify-key", verify_key, "--identity", str(key)
+
+
+def test_without_a_configuration_and_a_card_the_vault_of_new_backups_is_not_known(scene: Scene) -> None:
+    name = scene.backup()
+    done = archiver("keys", "check", *without_card(scene), "--json")
+    assert (done.code, [item["newest"] for item in done.document]) == (3, [name]), done.errors
+    assert "no configuration and no card says which vault new backups go to" in done.errors
+
+
+def test_without_a_backup_the_card_says_which_vault_is_in_use(scene: Scene) -> None:
+    done = archiver("keys", "check", *scene.identity, "--json")
+    assert [(item["vault"], item["current"]) for item in done.document] == [(current_vault(scene), True)]
+    assert (done.code, done.errors) == (0, "")
+    done = archiver("keys", "check", *without_card(scene))
+    assert (done.code, "no configuration and no card names its vault" in done.errors) == (5, True), done.errors
+
+
+@pytest.mark.parametrize("broken", ["[source", 'url = "s3://a"', None], ids=["malformed", "bad bucket", "not text"])
+def test_a_broken_configuration_that_nobody_named_is_left_out(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, broken: str | None
+) -> None:
+    """The card is enough, and it may be the configuration of something else."""
+    scene.backup()
+    monkeypatch.chdir(scene.root)
+    text = scene.config.read_text()
+    if broken is None:
+        scene.config.write_bytes(b"\xff\n")
+    elif broken.startswith("url"):
+        assert f'url = "{scene.url}"' in text
+        scene.config.write_text(text.replace(f'url = "{scene.url}"', broken))
+    else:
+        scene.config.write_text(broken)
+    done = archiver("keys", "check", *scene.identity, "--json")
+    assert (done.code, "a configuration was not looked at: " in done.errors) == (3, True), done.errors
+    assert [item["problem"] for item in done.document] == [None]
+    # One that is named, or that is to be changed, is needed.
+    assert keys(scene, "check", *scene.identity).code == 2
+    bob = make_operator(scene, "bob")
+    before = list((scene.destination / "vault").rglob("*"))
+    assert archiver("keys", "add", "bob", "--recipient", str(bob.recipient), *scene.identity).code == 2
+    assert list((scene.destination / "vault").rglob("*")) == before
 
 
 def test_it_changes_nothing(scene: Scene) -> None:

@@ -140,7 +140,9 @@ def test_a_fault_at_every_step(
         assert was_done == (step == steps and happens == "after")
         case.check(command)
         repeated = case.run(command)
-        assert repeated.code == (again if was_done else 0), repeated.errors
+        # A file that the first run has made is left alone, with a warning: it may be of another key.
+        begun = 3 if command == "add" and (step, happens) != (1, "before") else 0
+        assert repeated.code == (again if was_done else begun), repeated.errors
         assert case.is_done(command, vault)
         case.check(command)
     assert step == steps + 1

@@ -4,6 +4,8 @@ import shutil
 
 import pytest
 
+from archiver.errors import StorageError
+from archiver.stores.base import StoredObject
 from archiver.stores.local import LocalStore
 from tests.operations.operators import (
     OWNER,
@@ -21,6 +23,7 @@ from tests.operations.operators import (
     state,
 )
 from tests.operations.scene import Scene, archiver, tree
+from tests.operations.test_keys_add import rotate_before
 
 
 def test_who_is_removed_opens_nothing_any_more(scene: Scene) -> None:
@@ -74,9 +77,11 @@ def test_the_own_identity_proves_nothing(scene: Scene) -> None:
     bob = make_operator(scene, "bob")
     assert add(scene, bob).code == 0
     before = state(scene)
-    for identity, code in ((scene.identity, 4), ((), 2), (make_operator(scene, "mallory").identity, 4)):
+    mallory = make_operator(scene, "mallory").identity
+    for identity, code, is_own in ((scene.identity, 4, True), ((), 2, False), (mallory, 4, False)):
         done = keys(scene, "remove", OWNER, *identity)
         assert done.code == code, done.errors
+        assert (f"as {OWNER!r}, who is to be removed" in done.errors) == is_own, done.errors
     assert state(scene) == before
 
 
@@ -129,7 +134,7 @@ def test_a_planted_vault_does_not_keep_an_operator(scene: Scene) -> None:
     done = keys(scene, "remove", OWNER, *bob.identity, "--json")
     assert done.code == 3
     assert done.document["left"] == [f"vault/prod/{planted}/{OWNER}.age"]
-    assert f"the file of {OWNER} in vault {planted} stays" in done.errors
+    assert f"the file of {OWNER!r} in vault {planted} stays" in done.errors
     assert files(scene) == {f"{planted}/{OWNER}.age", f"{current_vault(scene)}/bob.age"}
     assert not can_read(scene, scene.identity, old)
     assert can_read(scene, bob.identity, old)
@@ -166,6 +171,52 @@ def test_of_two_who_remove_each_other_one_stays(scene: Scene, monkeypatch: pytes
     assert scene.config.read_bytes() == before[1]
     assert files(scene) == {f"{current_vault(scene)}/{OWNER}.age"}
     assert can_read(scene, scene.identity, old)
+
+
+def test_who_stays_must_be_seen_to_stay(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where the store does not say any more whether the other file is there, nothing may be gone."""
+    bob = make_operator(scene, "bob")
+    assert add(scene, bob).code == 0
+    before = files(scene), scene.config.read_bytes()
+    path = scene.destination / f"vault/prod/{current_vault(scene)}/{OWNER}.age"
+    real = LocalStore.stat
+    lost: list[str] = []
+
+    def stat(store: LocalStore, key: str) -> StoredObject:
+        if path.exists():
+            return real(store, key)
+        lost.append(key)
+        monkeypatch.undo()
+        raise StorageError("the store is gone")
+
+    monkeypatch.setattr(LocalStore, "stat", stat)
+    done = keys(scene, "remove", OWNER, *bob.identity)
+    assert lost == [f"vault/prod/{current_vault(scene)}/bob.age"]
+    assert (done.code, "the store is gone" in done.errors) == (7, True), done.errors
+    assert (files(scene), scene.config.read_bytes()) == before
+    assert can_open(scene, scene.identity)
+    assert keys(scene, "remove", OWNER, *bob.identity).code == 0
+
+
+def test_a_rotation_meanwhile_is_noticed(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The new vault was sealed to the one who is being removed: the second run takes that file away too."""
+    bob = make_operator(scene, "bob")
+    assert add(scene, bob).code == 0
+    rotate_before(monkeypatch, scene, "delete", "bob.age")
+    done = keys(scene, "remove", "bob", *scene.identity)
+    assert (done.code, "the vault of source 'prod' was changed" in done.errors) == (6, True), done.errors
+    assert f"{current_vault(scene)}/bob.age" in files(scene)
+    done = keys(scene, "remove", "bob", *scene.identity)
+    assert done.code == 0, done.errors
+    assert not any("bob" in name for name in files(scene))
+    assert operators(scene).keys() == {OWNER}
+
+
+def test_a_key_that_another_operator_has_is_warned_of(scene: Scene) -> None:
+    assert keys(scene, "add", "bob", "--recipient", str(owner_key(scene)), *scene.identity).code == 3
+    done = keys(scene, "remove", "bob", *scene.identity)
+    assert done.code == 3
+    assert f"operator {OWNER!r} has the same key as 'bob': the key opens the vaults as before" in done.errors
 
 
 @pytest.mark.parametrize("content", [b"nothing that opens", bytes(70_000)], ids=["small", "large"])
@@ -209,7 +260,11 @@ def test_without_a_configuration(scene: Scene) -> None:
     access = ("--from", scene.url, "--source", "prod", "--verify-key", verify_key, *bob.identity)
     done = archiver("keys", "remove", OWNER, *access)
     assert done.code == 0, done.errors
-    assert f"Take {OWNER} out of [source.prod.operators] in archiver.toml on the backup host." in done.output
+    assert done.output.splitlines()[-3:] == [
+        "Next, in this order:",
+        f"- take {OWNER!r} out of [source.prod.operators] in archiver.toml on EVERY host that backs up prod",
+        "- archiver keys rotate, so that new backups are out of reach; it is refused while that name is listed",
+    ]
     assert scene.config.read_bytes() == before
     assert files(scene) == {f"{current_vault(scene)}/bob.age"}
 
@@ -231,7 +286,8 @@ def test_what_a_person_reads(scene: Scene) -> None:
     vault = current_vault(scene)
     assert keys(scene, "remove", "bob", *scene.identity).output.splitlines() == [
         f"deleted vault/prod/{vault}/bob.age (the vault opens through vault/prod/{vault}/{OWNER}.age)",
-        f"{scene.config} names bob no more",
-        "bob can still read what was copied or opened before, and old versions of the files, where",
-        "the bucket keeps versions. Next: archiver keys rotate, so that new backups are out of reach.",
+        f"{scene.config} names 'bob' no more",
+        "'bob' can still read what was copied or opened before, and old versions of the files, where",
+        "the bucket keeps versions.",
+        "Next: archiver keys rotate, so that new backups are out of reach.",
     ]

@@ -5,6 +5,7 @@ import tomllib
 import pytest
 
 from archiver.cli import secrets as prompts
+from archiver.config import load_config
 from archiver.crypto.passphrase import PassphraseIdentity
 from archiver.crypto.recipients import vault_id
 from archiver.operations.access import AccessOptions, resolve_access
@@ -24,7 +25,7 @@ from tests.operations.operators import (
     state,
     use_cheap_passphrases,
 )
-from tests.operations.scene import Scene, archiver, tree
+from tests.operations.scene import SOURCE, Scene, Tree, archiver, tree
 
 PASSPHRASE = "correct horse battery staple"
 
@@ -119,24 +120,129 @@ def test_a_post_quantum_vault_stays_one(scene: Scene) -> None:
     for arguments in (["--post-quantum"], []):
         done = keys(scene, "rotate", *arguments)
         assert done.code == 3
-        assert f"operator {OWNER} has an X25519 key, so the post-quantum vault is only as strong" in done.errors
+        assert f"operator {OWNER!r} has an X25519 key, so the post-quantum vault is only as strong" in done.errors
         assert tomllib.loads(scene.config.read_text())["source"]["prod"]["vault"].startswith("age1pq1")
     new = scene.backup()
     assert can_read(scene, bob.identity, new)
     assert can_read(scene, scene.identity, new)
 
 
-def test_an_identity_that_does_not_open_the_new_vault_stops_it(scene: Scene) -> None:
-    old = scene.backup()
-    config = scene.config.read_bytes()
-    done = keys(scene, "rotate", *make_operator(scene, "mallory").identity)
+def configure_operator(scene: Scene, name: str, key: str) -> None:
+    """Write one more operator into the configuration, without a file in any vault."""
+    line = f'{OWNER} = "{owner_key(scene)}"\n'
+    scene.config.write_text(scene.config.read_text().replace(line, f'{line}{name} = "{key}"\n'))
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+@pytest.mark.parametrize("given", ["a stranger's", "passphrase", "kms"])
+def test_an_identity_of_no_operator_stops_it_before_anything_is_created(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, given: str, dry_run: bool
+) -> None:
+    monkeypatch.setattr(prompts, "ask_passphrase", lambda _: PASSPHRASE)
+    stranger = make_operator(scene, "mallory").identity
+    arguments = {"a stranger's": stranger, "passphrase": ("--passphrase",), "kms": ("--kms",)}[given]
+    before = state(scene)
+    done = keys(scene, "rotate", *arguments, *(["--dry-run"] if dry_run else []))
     assert done.code == 4
+    assert f"none of the given identities is that of an operator of the configuration ({OWNER})" in done.errors
     assert "The configuration still names the old vault" in done.errors
-    assert scene.config.read_bytes() == config
+    assert state(scene) == before
+
+
+def test_an_identity_that_does_not_open_the_new_vault_stops_it(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A passphrase may be wrong, and nobody knows before it was tried."""
+    answer(monkeypatch)
+    assert keys(scene, "add", "carol", "--new-passphrase", *scene.identity).code == 0
+    old = scene.backup()
+    before = state(scene)
+    monkeypatch.setattr(prompts, "ask_passphrase", lambda _: "not the one that she chooses now")
+    done = keys(scene, "rotate", "--passphrase")
+    assert done.code == 4
+    assert "the passphrase opens none of: carol.age" in done.errors
+    assert "The configuration still names the old vault" in done.errors
+    assert state(scene) == before
     scene.backup()
     assert can_open(scene, scene.identity)
     assert can_read(scene, scene.identity, old)
     assert keys(scene, "rotate", *scene.identity).code == 0
+
+
+@pytest.mark.parametrize("dry_run", [False, True])
+def test_who_was_removed_elsewhere_is_not_let_in_again(scene: Scene, dry_run: bool) -> None:
+    """As an administrator does it, on a machine without the configuration."""
+    bob = make_operator(scene, "bob")
+    assert add(scene, bob).code == 0
+    assert archiver("keys", "remove", "bob", *scene.identity).code == 0
+    assert "bob" in operators(scene)
+    vault = current_vault(scene)
+    before = state(scene)
+    for identity in ((), scene.identity):
+        done = keys(scene, "rotate", *identity, *(["--dry-run"] if dry_run else []))
+        assert done.code == 6
+        assert (
+            f"'bob' is in archiver.toml but has no file in vault {vault}, which is in use: was 'bob' removed elsewhere?"
+        ) in done.errors
+        assert "Take 'bob' out of [source.prod.operators], or let 'bob' in first with archiver keys add." in done.errors
+        assert state(scene) == before
+    assert keys(scene, "remove", "bob", *scene.identity).code == 0
+    assert keys(scene, "rotate").code == 0
+    assert f"{current_vault(scene)}/bob.age" not in files(scene)
+
+
+@pytest.mark.parametrize("key", ["passphrase", "arn:aws:kms:eu-central-1:123456789012:key/1"])
+def test_an_operator_without_a_file_is_not_let_in_by_another_ones_identity(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, key: str
+) -> None:
+    """That somebody has a passphrase or may use KMS does not say who."""
+    shown = answer(monkeypatch)
+    monkeypatch.setattr(prompts, "ask_passphrase", lambda _: PASSPHRASE)
+    for name in ("carol", "dave"):
+        configure_operator(scene, name, key)
+    before = state(scene)
+    done = keys(scene, "rotate", *scene.identity, "--passphrase", "--kms")
+    assert done.code == 6
+    # The configuration has them in the order in which they were written.
+    assert "'dave' and 'carol' are in archiver.toml but have no file in vault" in done.errors
+    assert "were 'dave' and 'carol' removed elsewhere?" in done.errors
+    assert (state(scene), shown) == (before, [])
+
+
+@pytest.mark.parametrize("post_quantum", [False, True])
+def test_where_nobody_is_left_the_new_operators_own_key_is_enough(scene: Scene, post_quantum: bool) -> None:
+    """Docs, SECURITY.md: the new recipient was written in place of the operators whose keys are lost."""
+    alice = make_operator(scene, "alice", post_quantum=post_quantum)
+    line = f'{OWNER} = "{owner_key(scene)}"'
+    scene.config.write_text(scene.config.read_text().replace(line, f'alice = "{alice.recipient}"'))
+    before = state(scene)
+    for identity, code in (((), 6), (scene.identity, 6), (make_operator(scene, "mallory").identity, 6)):
+        assert keys(scene, "rotate", *identity).code == code
+        assert state(scene) == before
+    done = keys(scene, "rotate", *alice.identity)
+    assert done.code == 3, done.errors
+    assert f"{OWNER!r} has a file in vault" in done.errors
+    assert can_read(scene, alice.identity, backup_with_warnings(scene))
+
+
+def backup_with_warnings(scene: Scene) -> str:
+    done = archiver("backup", "--config", str(scene.config), "--json")
+    assert done.code in (0, 3), done.errors
+    return str(done.document["backup"])
+
+
+def test_what_is_to_be_pasted_makes_another_hosts_configuration_the_same(scene: Scene) -> None:
+    """There it still has the key that was stolen, under the name that has a new one."""
+    bob = make_operator(scene, "bob")
+    assert add(scene, bob).code == 0
+    other = tomllib.loads(scene.config.read_text().replace(str(bob.recipient), "age1stolen"))
+    done = keys(scene, "rotate")
+    assert done.code == 0, done.errors
+    pasted = "\n".join(
+        line for line in done.output.splitlines() if line.startswith(("  vault", "  [", f"  {OWNER} ", "  bob"))
+    )
+    section = tomllib.loads(f"[source.prod]\n{pasted}\n")["source"]["prod"]
+    own = tomllib.loads(scene.config.read_text())["source"]["prod"]
+    assert other["source"]["prod"] != own
+    assert other["source"]["prod"] | section == own
 
 
 def test_a_configuration_without_operators(scene: Scene) -> None:
@@ -171,8 +277,8 @@ def test_a_configuration_that_cannot_be_changed_is_noticed_before_anything_is_cr
 
 def test_kms_that_refuses_stops_it_before_anything_is_created(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     arn = "arn:aws:kms:eu-central-1:123456789012:key/1"
-    key = f'{OWNER} = "{owner_key(scene)}"'
-    scene.config.write_text(scene.config.read_text().replace(key, f'{key}\naws = "{arn}"'))
+    configure_operator(scene, "aws", arn)
+    (scene.destination / f"vault/prod/{current_vault(scene)}/aws.kms").write_bytes(b"of this operator")
     before = state(scene)
     done = keys(scene, "rotate")
     assert (done.code, f"kms key {arn}" in done.errors) == (7, True), done.errors
@@ -184,7 +290,7 @@ def test_whoever_the_configuration_does_not_know_is_left_out_with_a_warning(scen
     (scene.destination / f"vault/prod/{first}/mallory.age").write_bytes(b"planted")
     done = keys(scene, "rotate")
     assert done.code == 3
-    assert f"mallory has a file in vault {first} and is no operator of the configuration" in done.errors
+    assert f"'mallory' has a file in vault {first} and is no operator of the configuration" in done.errors
     assert {name for name in files(scene) if name.startswith(current_vault(scene))} == {
         f"{current_vault(scene)}/{OWNER}.age"
     }
@@ -231,6 +337,74 @@ def test_a_vault_that_somebody_else_changed_meanwhile_stays(scene: Scene, monkey
     assert can_read(scene, scene.identity)
 
 
+@pytest.mark.parametrize("command", ["add", "remove", "remove elsewhere"])
+def test_operators_that_somebody_else_changed_meanwhile_are_not_forgotten(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    """While Carol makes up a passphrase. Bob must open the new vault, or must not."""
+    answer(monkeypatch)
+    bob = make_operator(scene, "bob")
+    assert keys(scene, "add", "carol", "--new-passphrase", *scene.identity).code == 0
+    if command != "add":
+        assert add(scene, bob).code == 0
+
+    def change() -> int:
+        if command == "add":
+            return add(scene, bob).code
+        if command == "remove":
+            return keys(scene, "remove", "bob", *scene.identity).code
+        return archiver("keys", "remove", "bob", *scene.identity).code
+
+    changed: list[int] = []
+    before: list[tuple[Tree, bytes]] = []
+
+    def ask(_: str) -> str:
+        if not changed:
+            changed.append(change())
+            before.append(state(scene))
+        return PASSPHRASE
+
+    monkeypatch.setattr(prompts, "ask_new_passphrase", ask)
+    done = keys(scene, "rotate")
+    assert (changed, done.code) == ([0], 6), done.errors
+    assert before == [state(scene)]
+    expected = (
+        "was 'bob' removed elsewhere?"
+        if command == "remove elsewhere"
+        else "the operators of source 'prod' were changed"
+    )
+    assert expected in done.errors
+    if command == "remove elsewhere":
+        assert keys(scene, "remove", "bob", *scene.identity).code == 0
+    assert keys(scene, "rotate").code == 0
+    assert (f"{current_vault(scene)}/bob.age" in files(scene)) == (command == "add")
+    assert can_open(scene, scene.identity)
+
+
+def test_the_vaults_own_recipient_is_no_operators_key(scene: Scene) -> None:
+    configure_operator(scene, "bob", load_config(scene.config).sources[SOURCE].vault)
+    before = state(scene)
+    for more in ([], ["--dry-run"]):
+        done = keys(scene, "rotate", *more)
+        assert done.code == 2
+        assert "source.prod.operators.bob: the recipient is the vault's own: it opens nothing" in done.errors
+    assert state(scene) == before
+
+
+def test_operators_with_the_same_key_are_warned_of(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    answer(monkeypatch)
+    for name in ("dave", "erin"):
+        assert keys(scene, "add", name, "--new-passphrase", *scene.identity).code == 0
+    done = keys(scene, "rotate")
+    assert (done.code, done.errors) == (0, "")
+    assert keys(scene, "add", "bob", "--recipient", str(owner_key(scene)), *scene.identity).code == 3
+    for more in (["--dry-run"], []):
+        done = keys(scene, "rotate", *more)
+        assert done.code == 3
+        assert done.errors.count("have the same key: who loses it loses both") == 1
+        assert f"operators {OWNER!r} and 'bob' have the same key" in done.errors
+
+
 def test_a_passphrase_is_never_shown(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     answer(monkeypatch)
     done = keys(scene, "add", "carol", "--new-passphrase", *scene.identity, "--verbose")
@@ -251,8 +425,11 @@ def test_what_a_person_reads(scene: Scene) -> None:
         f"proven: the given identity opens it through vault/prod/{second}/{OWNER}.age",
         f"{scene.config} names vault {second} in place of {first}",
         "Next:",
-        "- on other hosts that back up prod, write this into [source.prod] of archiver.toml:",
+        "- on other hosts that back up prod, put this into archiver.toml, in place of the vault line there:",
         f'  vault = "{recipient}"',
+        "  and this in place of the whole table of operators, so that nobody stays whose key was replaced:",
+        "  [source.prod.operators]",
+        f'  {OWNER} = "{owner_key(scene)}"',
         "- archiver keys card --output FILE, for a card that knows the new vault",
         "- let every operator run archiver keys check",
     ]

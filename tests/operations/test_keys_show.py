@@ -69,7 +69,7 @@ def test_differences_are_marked(scene: Scene) -> None:
     scene.config.write_text(text.replace(table, f'{table}zoe = "passphrase"\n'))
     done = keys(scene, "show")
     assert done.code == 3
-    assert f"zoe is an operator of the configuration and has no file in vault {current_vault(scene)}" in done.errors
+    assert f"'zoe' is an operator of the configuration and has no file in vault {current_vault(scene)}" in done.errors
     assert "mallory.age: not in the configuration" in done.errors
     assert "bob.age: the configuration has a key of the kind passphrase" in done.errors
     assert shown(scene) == {
@@ -78,6 +78,22 @@ def test_differences_are_marked(scene: Scene) -> None:
         "mallory": ("x25519", "not in the configuration"),
     }
     assert keys(scene, "show", "--json").document["vaults"][0]["missing"] == ["zoe"]
+
+
+def test_a_file_of_another_key_of_kms_is_marked(scene: Scene) -> None:
+    directory = scene.destination / f"vault/prod/{current_vault(scene)}"
+    (directory / "cloud.kms").write_text(KMS_FILE)
+    alias = ARN.replace("key/1234", "alias/backups")
+    table = "[source.prod.operators]\n"
+    before = scene.config.read_text()
+    for configured, difference in [
+        (ARN, None),
+        (ARN.replace("1234", "5678"), f"the configuration has {ARN.replace('1234', '5678')}"),
+        # What an alias stands for is not known here.
+        (alias, None),
+    ]:
+        scene.config.write_text(before.replace(table, f'{table}cloud = "{configured}"\n'))
+        assert shown(scene)["cloud"] == ("kms", difference)
 
 
 def test_a_configured_vault_that_has_no_file_is_shown(scene: Scene) -> None:
@@ -120,16 +136,31 @@ def test_without_a_configuration(scene: Scene) -> None:
     done = archiver("keys", "show", *scene.identity, "--json")
     assert (done.code, done.errors) == (0, "")
     assert [(vault["vault"], vault["current"]) for vault in done.document["vaults"]] == [(current_vault(scene), True)]
+    shutil.copytree(
+        scene.destination / "vault/prod" / current_vault(scene), scene.root / "other/vault/prod/0123456789abcdef"
+    )
+    other = archiver("keys", "show", *scene.identity, "--from", (scene.root / "other").as_uri())
+    assert (other.code, f"holds no key file of vault {current_vault(scene)}, which" in other.errors) == (3, True)
     (scene.root / "empty").mkdir()
     nobody = archiver("keys", "show", *scene.identity, "--from", (scene.root / "empty").as_uri())
     assert (nobody.code, "holds no vault of source 'prod'" in nobody.errors) == (5, True), nobody.errors
+
+
+def test_a_broken_configuration_that_nobody_named_is_left_out(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.backup()
+    monkeypatch.chdir(scene.root)
+    scene.config.write_text("[source")
+    done = archiver("keys", "show", *scene.identity, "--json")
+    assert (done.code, "a configuration was not looked at: " in done.errors) == (3, True), done.errors
+    assert [vault["vault"] for vault in done.document["vaults"] if vault["current"]]
+    assert keys(scene, "show").code == 2
 
 
 def test_a_key_that_weakens_a_post_quantum_vault_is_warned_of(scene: Scene) -> None:
     assert keys(scene, "rotate", "--post-quantum").code == 3
     done = keys(scene, "show")
     assert done.code == 3
-    assert f"operator {OWNER} has an X25519 key" in done.errors
+    assert f"operator {OWNER!r} has an X25519 key" in done.errors
     assert operators(scene).keys() == {OWNER}
 
 

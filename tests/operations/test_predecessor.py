@@ -17,7 +17,7 @@ from archiver.crypto.trust import TrustedKey
 from archiver.errors import StorageError
 from archiver.operations.archive import Archive
 from archiver.operations.backup import backup
-from archiver.operations.predecessor import FILE, Predecessor, find_predecessor, link_to, remember
+from archiver.operations.predecessor import Predecessor, find_predecessor, link_to, memory, remember
 from archiver.progress import Silent
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
@@ -146,6 +146,16 @@ def test_what_was_replaced_is_told_and_the_right_one_named(site: Site, tmp_path:
     assert warnings == [f"backup {SECOND} was replaced in memory://: it is not the one that this host made"]
 
 
+def test_each_destination_has_a_memory_of_its_own(site: Site, tmp_path: Path) -> None:
+    expected = named(site, SECOND)
+    remember(tmp_path, site.store.url, *stored(site, SECOND))
+    remember(tmp_path, "s3://another/place", *stored(site, FIRST))
+    forget(site, SECOND)
+    predecessor, warnings = found(site, tmp_path)
+    assert predecessor == expected
+    assert [f"backup {SECOND} was removed" in warning for warning in warnings] == [True]
+
+
 def test_an_older_memory_than_the_store_s_is_of_no_weight(site: Site, tmp_path: Path) -> None:
     """The state directory came back from an old copy, or another host backs up as well."""
     remember(tmp_path, site.store.url, *stored(site, FIRST))
@@ -161,12 +171,25 @@ def test_a_clock_that_was_set_back_does_not_confuse_the_chain(site: Site, tmp_pa
     assert warnings == []
 
 
-@pytest.mark.parametrize("content", [b"", b"{", b"\xff", b"[]", b'{"sequence": 1}'])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"{",
+        b"\xff",
+        b"[]",
+        b'{"sequence": 1}',
+        b'{"destination":"","sequence":1,"files":0,"link":{"backup":"x","blake3":"","promised_until":""}}',
+        b'{"destination":"","sequence":1,"files":0,"link":{"backup":"x","blake3":"%s",'
+        b'"promised_until":"2027-01-01T00:00:00Z"}}' % (b"0" * 64),
+    ],
+)
 def test_a_damaged_memory_is_told_and_does_no_harm(site: Site, tmp_path: Path, content: bytes) -> None:
-    (tmp_path / FILE).write_bytes(content)
+    path = memory(tmp_path, site.store.url)
+    path.write_bytes(content)
     predecessor, warnings = found(site, tmp_path)
     assert predecessor == named(site, SECOND)
-    assert [warning.startswith(f"{tmp_path / FILE}, what this host remembers") for warning in warnings] == [True]
+    assert [warning.startswith(f"{path}, what this host remembers") for warning in warnings] == [True]
 
 
 class Forbidden(CountingStore):
@@ -197,6 +220,7 @@ def test_a_right_that_is_missing_stops_nothing(site: Site, tmp_path: Path, right
     assert found(site, tmp_path) == (None, [warning])
     remember(tmp_path, site.store.url, *digest)
     assert found(site, tmp_path) == (expected, [warning])
+    memory(tmp_path, site.store.url).unlink()
     remember(tmp_path, "s3://another/place", *digest)
     assert found(site, tmp_path) == (None, [warning])
 
@@ -208,8 +232,8 @@ def manifest_of(scene: Scene, backup: str) -> dict[str, object]:
 
 def test_a_removed_backup_is_missed_by_the_next_run_and_by_everybody_after_it(scene: Scene) -> None:
     first, second = scene.backup(), scene.backup()
-    memory = json.loads((scene.state / SCENE_SOURCE / FILE).read_bytes())
-    assert (memory["link"]["backup"], memory["sequence"], memory["destination"]) == (second, 2, scene.url)
+    remembered = json.loads(memory(scene.state / SCENE_SOURCE, scene.url).read_bytes())
+    assert (remembered["link"]["backup"], remembered["sequence"], remembered["destination"]) == (second, 2, scene.url)
     for path in (scene.destination / f"daily/backups/{SCENE_SOURCE}/{second}").iterdir():
         path.unlink()
     done = archiver("backup", "--config", str(scene.config), "--json")
@@ -217,7 +241,7 @@ def test_a_removed_backup_is_missed_by_the_next_run_and_by_everybody_after_it(sc
     assert f"warning: backup {second} was removed from {scene.url}" in done.errors
     third = done.document["backup"]
     manifest = manifest_of(scene, third)
-    assert (manifest["sequence"], manifest["previous"]) == (3, memory["link"])
+    assert (manifest["sequence"], manifest["previous"]) == (3, remembered["link"])
     listed = archiver("list", *scene.identity)
     assert listed.code == 4
     assert f"{second} is missing: it was removed: {third} names it as the one before" in listed.errors
@@ -227,13 +251,14 @@ def test_a_removed_backup_is_missed_by_the_next_run_and_by_everybody_after_it(sc
 
 def test_a_memory_that_cannot_be_written_fails_no_backup(scene: Scene) -> None:
     scene.backup()
-    memory = scene.state / SCENE_SOURCE / FILE
-    memory.unlink()
-    memory.mkdir()
+    path = memory(scene.state / SCENE_SOURCE, scene.url)
+    assert path.stat().st_mode & 0o777 == 0o600
+    path.unlink()
+    path.mkdir()
     done = archiver("backup", "--config", str(scene.config), "--json")
     assert done.code == 3, done.errors
     assert f"this host will not remember {done.document['backup']}: " in done.errors
-    assert os.listdir(memory) == []
+    assert os.listdir(path) == []
     assert len(scene.backups()) == 2
 
 
@@ -245,7 +270,7 @@ def test_a_number_at_its_end_stops_no_backup(scene: Scene) -> None:
     data = path.read_bytes().replace(b'"sequence": 1,', b'"sequence": %d,' % MAX_SEQUENCE)
     path.write_bytes(data)
     path.with_name("manifest.json.minisig").write_text(key.sign(data, "forged"))
-    (scene.state / SCENE_SOURCE / FILE).unlink()
+    memory(scene.state / SCENE_SOURCE, scene.url).unlink()
     assert manifest_of(scene, scene.backup())["sequence"] == MAX_SEQUENCE
 
 

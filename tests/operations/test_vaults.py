@@ -14,7 +14,7 @@ from archiver.crypto.identities import read_identity_file
 from archiver.crypto.keys import SecretKey, generate_identity
 from archiver.crypto.kms import KmsKey
 from archiver.crypto.passphrase import PassphraseIdentity, PassphraseRecipient
-from archiver.crypto.recipients import vault_id
+from archiver.crypto.recipients import Identity, vault_id
 from archiver.crypto.vault import MAX_VAULT_FILE, Keyring, OperatorKey, create_vault, seal_vault, vault_form
 from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import (
@@ -117,7 +117,7 @@ def test_every_operator_opens_the_vault(service: KmsService, tmp_path: Path, *, 
     site.add("grace", GRACE.recipient)
     site.add("carol", PassphraseRecipient(PASSPHRASE, work_factor=10))
     site.add("aws", KmsKey.parse(service.key()))
-    assert [f"{place.operator}.{place.form}" for place in site.places] == [
+    assert sorted(f"{place.operator}.{place.form}" for place in site.places) == [
         "ada.age", "aws.kms", "carol.age", "grace.age",
     ]  # fmt: skip
     assert site.opened_by(Keyring([ADA])) == "ada.age"
@@ -298,11 +298,69 @@ def test_the_wrong_identity_learns_whose_would_be_right(site: Site) -> None:
         assert all(option in hint for option in ("--identity", "--passphrase", "--kms"))
 
 
+@pytest.mark.parametrize("phrased", [False, True])
+@pytest.mark.parametrize("kms", [False, True])
+@pytest.mark.parametrize("given", ["key", "passphrase", "kms", "key and passphrase", "all"])
+def test_each_thing_that_was_given_is_told_why_it_is_of_no_use(
+    site: Site, given: str, *, phrased: bool, kms: bool
+) -> None:
+    site.add("ada", ADA.recipient)
+    if phrased:
+        site.add("carol", PassphraseRecipient(PASSPHRASE, work_factor=10))
+    if kms:
+        site.plant("aws", "kms", kms_file(site, source="other"))
+    has_key, has_passphrase = given in ("key", "key and passphrase", "all"), "passphrase" in given or given == "all"
+    asks_kms = given in ("kms", "all")
+    secrets: list[Identity] = [STRANGER] if has_key else []
+    secrets += [PassphraseIdentity("wrong")] if has_passphrase else []
+    if asks_kms and kms:
+        # Then it is KMS's own answer that is told.
+        return
+    with pytest.raises(NoIdentityError) as caught:
+        site.opened_by(Keyring(secrets, kms=asks_kms))
+    message, hint = caught.value.message, str(caught.value.hint)
+    assert ("none of the given identities opens vault" in message) == has_key
+    assert ("the passphrase opens none of: carol.age in vault" in message) == (has_passphrase and phrased)
+    assert (f"no operator of vault {site.id} of 'prod' has a passphrase" in message) == (has_passphrase and not phrased)
+    assert (f"no operator of vault {site.id} of 'prod' uses a KMS key" in message) == asks_kms
+    assert ("--passphrase" in hint, "--kms" in hint) == (phrased, kms)
+
+
+@pytest.mark.parametrize("vault", ["same", "other"])
+def test_a_card_of_before_a_rotation_is_said_to_be_one(site: Site, vault: str) -> None:
+    site.add("ada", ADA.recipient)
+    named = site.id if vault == "same" else "0011223344556677"
+    with pytest.raises(NoIdentityError) as caught:
+        site.opened_by(Keyring([STRANGER], card="card.txt", card_vault=named))
+    stale = "card.txt is of vault 0011223344556677: look for another card, such as a newer one. "
+    assert str(caught.value.hint).startswith(stale if vault == "other" else "Give --identity")
+
+
+def test_a_card_without_a_key_is_said_to_have_none(site: Site) -> None:
+    site.add("carol", PassphraseRecipient(PASSPHRASE, work_factor=10))
+    with pytest.raises(UsageError, match=r"identity, and card\.txt holds no secret key \(it is") as caught:
+        site.opened_by(Keyring(card="card.txt", card_vault=site.id))
+    assert "--passphrase" in str(caught.value.hint)
+
+
+def test_what_may_not_be_read_may_have_a_passphrase(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.add("ada", ADA.recipient)
+
+    def refuse(*_: object) -> Iterator[bytes]:
+        raise StorageError("refused")
+
+    monkeypatch.setattr(site.store, "read", refuse)
+    with pytest.raises(UsageError) as caught:
+        site.opened_by(Keyring())
+    assert "--passphrase" in str(caught.value.hint)
+
+
 def test_nothing_opens_without_keys(site: Site) -> None:
     site.add("ada", ADA.recipient)
     with pytest.raises(UsageError, match=r"needs an operator's identity \(it is sealed to: ada\.age\)") as caught:
         site.opened_by(Keyring())
     assert "--kms" not in str(caught.value.hint)
+    assert "--passphrase" not in str(caught.value.hint)
 
 
 def test_another_vault_of_the_same_operator_is_not_taken_for_this_one(site: Site) -> None:

@@ -91,14 +91,26 @@ def test_g23_no_stored_data_change_when_keys_do(scene: Scene) -> None:
     assert can_read(scene, bob.identity, first)
 
 
-def test_g24_whoever_is_removed_opens_nothing_that_comes_after_a_rotation(scene: Scene) -> None:
+@pytest.mark.parametrize("removed", ["on the backup host", "elsewhere"])
+def test_g24_whoever_is_removed_opens_nothing_that_comes_after_a_rotation(scene: Scene, removed: str) -> None:
     """Noticed: a rotation that keeps the vault, or seals the new one to whoever had the old one; new backups that go to
-    the old vault. What he keeps is what he had: the old vault's identity, which opens the old backup still."""
+    the old vault. A rotation that believes a configuration of before a removal on another machine, and lets him in
+    again. What he keeps is what he had: the old vault's identity, which opens the old backup still."""
     bob = make_operator(scene, "bob")
     assert add(scene, bob).code == 0
     old = scene.backup()
     kept, old_id = vault_identity(scene), current_vault(scene)
+    before_removal = scene.config.read_bytes()
     assert keys(scene, "remove", "test", *bob.identity).code == 0
+    if removed == "elsewhere":
+        scene.config.write_bytes(before_removal)
+        lying = set(scene.destination.rglob("*"))
+        for identity in ((), bob.identity):
+            done = keys(scene, "rotate", *identity)
+            assert (done.code, "was 'test' removed elsewhere?" in done.errors) == (6, True), done.errors
+        assert (scene.config.read_bytes(), set(scene.destination.rglob("*"))) == (before_removal, lying)
+        # The way out that the message names: to take the name out of the configuration.
+        assert keys(scene, "remove", "test").code == 0
     assert keys(scene, "rotate", *bob.identity).code == 0
     before = set(scene.destination.rglob("*.age"))
     new = backup(scene)

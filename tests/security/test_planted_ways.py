@@ -23,6 +23,12 @@ def planted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Planted:
     return plant(tmp_path / "planted")
 
 
+@pytest.fixture(scope="module")
+def unchanged(tmp_path_factory: pytest.TempPathFactory) -> Planted:
+    """For commands that fail before they change anything."""
+    return plant(tmp_path_factory.mktemp("planted"))
+
+
 def of(scene: Scene, *arguments: str) -> list[str]:
     return [*arguments, "--config", str(scene.config)]
 
@@ -78,9 +84,75 @@ def test_an_identity_in_a_file_that_the_environment_names(planted: Planted, monk
     monkeypatch.setenv("ARCHIVER_IDENTITY_FILE", str(planted.hybrid))
     check(planted, planted.run(monkeypatch, *of(planted.scene, "verify", "--level", "data", "--verbose")), 0)
     # The secret itself in place of the file's name, as some tools want it.
-    monkeypatch.setenv("ARCHIVER_IDENTITY_FILE", planted.hybrid.read_text().split()[-1])
-    for mode in ("--verbose", "--json"):
-        check(planted, planted.run(monkeypatch, *of(planted.scene, "verify", "--level", "data", mode)), 2)
+    secret = planted.hybrid.read_text().split()[-1]
+    for value in (secret, f" {secret}", secret.lower(), f"{secret[:40]} {secret[40:]}"):
+        monkeypatch.setenv("ARCHIVER_IDENTITY_FILE", value)
+        for mode in ("--verbose", "--json"):
+            check(planted, planted.run(monkeypatch, *of(planted.scene, "verify", "--level", "data", mode)), 2)
+
+
+WRONG_PLACES = [
+    ("{secret}",),
+    ("keys", "{secret}"),
+    ("restore", "{secret}", "--identity", "{card}", "--to", "out"),
+    ("restore", "--to", "{secret}", "--identity", "{card}"),
+    ("restore", "--at", "{secret}", "--identity", "{card}", "--to", "out"),
+    ("restore", "--only", "{secret}", "--identity", "{card}", "--to", "out"),
+    ("restore", "--identity", " {secret}", "--to", "out"),
+    ("list", "--identity", "{split}"),
+    ("list", "--source", "{secret}", "--identity", "{card}"),
+    ("list", "--from", "{secret}"),
+    ("list", "--verify-key", "{secret}", "--from", "file:///x"),
+    ("list", "--config={secret}"),
+    ("keys", "check", "{secret}", "--identity", "{card}"),
+    ("keys", "add", "{secret}", "--recipient", "age1", "--identity", "{card}"),
+    ("keys", "add", "bob", "--recipient", "{secret}", "--identity", "{card}"),
+    ("keys", "add", "bob", "--kms-key", "{secret}", "--identity", "{card}"),
+    ("keys", "remove", "{secret}", "--identity", "{card}"),
+    ("keys", "generate", "--output", "{secret}"),
+    ("init", "--to", "file:///x", "--source", "x", "--operator", "{secret}"),
+    ("backup", "--label", "{secret}", "--config", "{config}"),
+]
+
+
+@pytest.mark.parametrize("mode", ["--verbose", "--json"])
+@pytest.mark.parametrize("arguments", WRONG_PLACES, ids=" ".join)
+def test_a_secret_key_in_the_wrong_place(
+    unchanged: Planted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...], mode: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    scene = unchanged.scene
+    for file in (scene.card, unchanged.hybrid, scene.root / "archiver-signing.key"):
+        secret = file.read_text().split()[-1]
+        places = {"secret": secret, "split": f"{secret[:40]} {secret[40:]}", "card": scene.card, "config": scene.config}
+        said = unchanged.run(monkeypatch, *(argument.format_map(places) for argument in arguments), mode)
+        check(unchanged, said, 2)
+        assert secret[40:] not in said.everything
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("restore", "latest", "--passphrase", "{passphrase}", "--to", "out", "--identity", "{card}"),
+        ("restore", "--passphrase={passphrase}", "--to", "out", "--identity", "{card}"),
+        ("verify", "--passphrase", "{passphrase}", "--identity", "{card}"),
+        ("keys", "add", "{passphrase}", "--new-passphrase", "{passphrase}", "--identity", "{card}"),
+    ],
+    ids=" ".join,
+)
+def test_a_passphrase_in_the_wrong_place(
+    unchanged: Planted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, arguments: tuple[str, ...]
+) -> None:
+    """Also where it is taken for the name of a backup, and the right one is typed then."""
+    monkeypatch.chdir(tmp_path)
+    places = {"passphrase": unchanged.passphrase, "card": unchanged.scene.card}
+    with terminal() as person:
+        person.start(ARCHIVER, *(argument.format_map(places) for argument in arguments))
+        if arguments[0] == "verify":
+            person.answer(PROMPT, unchanged.passphrase)
+        done = person.finish()
+        assert done.code in (2, 5), done.errors
+        assert unchanged.detector.find(done.raw + done.errors.encode() + person.seen, "key", "content") == set()
 
 
 def test_commands_that_change_keys(planted: Planted, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

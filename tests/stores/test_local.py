@@ -177,3 +177,15 @@ def test_recover_when_the_file_is_gone(root: Path, tmp_path: Path) -> None:
     journal.add("a/.~0123.partial")
     assert LocalStore(root, journal).recover() == 0
     assert journal.entries() == []
+
+
+@pytest.mark.parametrize("seconds", [10**12, -(10**12)])
+def test_a_time_that_no_calendar_has_is_its_nearest(tmp_path: Path, seconds: int) -> None:
+    store = LocalStore(tmp_path, Journal(None))
+    store.create("a", [b"x"])
+    try:
+        os.utime(tmp_path / "a", (seconds, seconds))
+    except OverflowError:
+        pytest.skip("this file system has no such times")
+    (item,) = store.list()
+    assert item.modified.year in (1, 9999) or abs(item.modified.timestamp()) < abs(seconds)

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from archiver.crypto.minisign import SigningKey
+from archiver.crypto.x25519 import X25519Identity
 from archiver.errors import AuthenticityError, DecryptionError, FormatError, IntegrityError
 from tests.vectors.mutations import (
     Files,
@@ -94,6 +95,15 @@ FAILURES = (
         FormatError,
         "promised_until",
         lambda files: edit_manifest(files, previous={"backup": "20261121T020000Z-000000", "blake3": "0" * 64}),
+    ),
+    Failure(
+        "manifest-vault-of-another-id",
+        "a rightly signed manifest gives a vault the id of another one",
+        FormatError,
+        "is not that of the recipient that it names",
+        lambda files: edit_manifest(
+            files, vaults=[{"id": "52d4c36485504eae", "recipient": str(X25519Identity(bytes(32)).recipient)}]
+        ),
     ),
     Failure(
         "manifest-newer-version",

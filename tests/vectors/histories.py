@@ -84,8 +84,15 @@ HISTORIES = (
     ),
     History(
         "in-the-future",
-        "the store got it more than an hour before it was made",
-        (Night(day=9, modified=-100, refused=True), Night(day=1), Night(day=0)),
+        "it says that it was made later than now",
+        (Night(day=11, modified=-100, dated="unproven", refused=True), Night(day=1), Night(day=0)),
+        {},
+    ),
+    History(
+        "later-than-the-store-has-had-it",
+        "the store got it more than an hour before it says that it was finished, which is past by now: a copy may have "
+        "other times",
+        (Night(day=9, names=1, modified=-100, dated="unproven"), Night(day=1), Night(day=0)),
         {},
     ),
     History(

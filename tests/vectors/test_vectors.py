@@ -123,7 +123,7 @@ def test_a_failure_is_refused(path: Path, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("history", json.loads(TRUST.read_text("utf-8")), ids=lambda history: history["name"])
 def test_a_history_is_judged(history: dict[str, Any]) -> None:
-    chain = Chain()
+    chain = Chain(datetime.fromisoformat(history["now"]))
     for backup in history["backups"]:
         statement = _statement(backup, history["revoked"].get(backup["key"]))
         verdict = chain.judge(statement)
