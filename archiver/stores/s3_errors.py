@@ -94,6 +94,15 @@ _REFUSALS = {
     "QuotaExceeded": ("its quota is used up", "Raise the quota, or choose another destination."),
 }
 
+_OF_ALL_KEYS = {
+    "ExpiredToken",
+    "InvalidAccessKeyId",
+    "InvalidToken",
+    "NoSuchBucket",
+    "RequestTimeTooSkewed",
+    "SignatureDoesNotMatch",
+    "TokenRefreshRequired",
+}
 _ELSEWHERE = {"PermanentRedirect", "AuthorizationHeaderMalformed", "IllegalLocationConstraintException"}
 
 
@@ -166,7 +175,7 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
     if status in REDIRECTS or code in _ELSEWHERE:
         return _translate_redirect(error, action=action, place=place, endpoint=endpoint)
     # Of one key, the store's last word: others may be had.
-    refused = RefusedError if is_rejection(error) else StorageError
+    refused = RefusedError if is_rejection(error) and code not in _OF_ALL_KEYS else StorageError
     if is_precondition_failure(error):
         return AlreadyExistsError(f"{place} exists already")
     if code.startswith("KMS."):

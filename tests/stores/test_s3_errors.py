@@ -12,7 +12,7 @@ from botocore.exceptions import (
     SSLError,
 )
 
-from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, StorageError
+from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, RefusedError, StorageError
 from archiver.stores.s3_errors import S3Error, is_rejection, is_transient, translate
 
 ENDPOINT = "https://s3.example"
@@ -34,22 +34,22 @@ def translated(error: S3Error) -> ArchiverError:
     ("code", "status", "kind", "message"),
     [
         ("NoSuchKey", 404, NotFoundError, f"{PLACE} does not exist"),
-        ("404", 404, StorageError, "refused s3:PutObject on s3://bucket/key: 404 short and stout"),
+        ("404", 404, RefusedError, "refused s3:PutObject on s3://bucket/key: 404 short and stout"),
         ("NoSuchBucket", 404, StorageError, "the bucket does not exist"),
         ("PreconditionFailed", 412, AlreadyExistsError, f"{PLACE} exists already"),
         ("ExpiredToken", 400, StorageError, "the credentials have expired"),
         ("RequestTimeTooSkewed", 403, StorageError, "clock differs"),
         ("PermanentRedirect", 301, StorageError, "in another region"),
         ("AuthorizationHeaderMalformed", 400, StorageError, "in another region"),
-        ("AccessDenied", 403, StorageError, "access denied"),
-        ("403", 403, StorageError, "access denied"),
-        ("BadDigest", 400, StorageError, "what arrived has another checksum"),
-        ("InvalidPart", 400, StorageError, "does not find the parts to be what was sent"),
-        ("KMS.DisabledException", 400, StorageError, "the key in KMS cannot be used (DisabledException)"),
+        ("AccessDenied", 403, RefusedError, "access denied"),
+        ("403", 403, RefusedError, "access denied"),
+        ("BadDigest", 400, RefusedError, "what arrived has another checksum"),
+        ("InvalidPart", 400, RefusedError, "does not find the parts to be what was sent"),
+        ("KMS.DisabledException", 400, RefusedError, "the key in KMS cannot be used (DisabledException)"),
         ("SlowDown", 503, StorageError, "slow down"),
         ("NotImplemented", 501, StorageError, "does not support"),
         ("InternalError", 500, StorageError, "failed s3:PutObject on s3://bucket/key: InternalError"),
-        ("Teapot", 418, StorageError, "refused s3:PutObject on s3://bucket/key: Teapot short and stout"),
+        ("Teapot", 418, RefusedError, "refused s3:PutObject on s3://bucket/key: Teapot short and stout"),
     ],
 )
 def test_refusals(code: str, status: int, kind: type[ArchiverError], message: str) -> None:
