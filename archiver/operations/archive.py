@@ -95,9 +95,9 @@ class Archive:
         """The backup called ``latest``, or by its id or an unambiguous beginning of it; ``latest`` with ``at`` is the
         newest one that had started by then. ``CLASS/ID`` is the copy in that class: a planted copy in another one
         could not be taken away. Raises ``NotFoundError``."""
-        if at is not None and reference != "latest":
-            raise UsageError(f"both a backup ({reference}) and a time", hint="Give the id or --at, not both.")
         retention_class, separator, name = reference.rpartition("/")
+        if at is not None and name != "latest":
+            raise UsageError(f"both a backup ({reference}) and a time", hint="Give the id or --at, not both.")
         listed = self._history.listed()
         chosen = [item for item in listed if not separator or item.place.retention_class == retention_class]
         if name != "latest":
@@ -115,11 +115,11 @@ class Archive:
         try:
             found = self._history.find(backup, listed, retention_class)
         except (IntegrityError, RefusedError) as error:
-            if reference == "latest":
+            if name == "latest":
                 error.hint = f"{error.hint or ''} archiver list shows which backups can be had: give the id of one."
                 error.hint = error.hint.strip()
             raise
-        if reference == "latest" and found.manifest.started - self.store.clock() > TOLERANCE:
+        if name == "latest" and found.manifest.started - self.store.clock() > TOLERANCE:
             odd = f"{backup} was made when a clock was ahead: there may be newer backups with earlier ids"
             found = replace(found, irregular=(*found.irregular, odd))
         return found

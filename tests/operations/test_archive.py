@@ -272,6 +272,7 @@ def test_a_latest_from_a_clock_that_was_ahead_is_told(site: Site) -> None:
     assert (found.place, found.dated) == (ahead, "store")
     (doubt,) = found.doubts
     assert "there may be newer backups with earlier ids" in doubt
+    assert site.archive().find("daily/latest").doubts == (doubt,)
     assert site.archive().find(ahead.backup).doubts == ()
 
 
