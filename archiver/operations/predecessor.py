@@ -92,10 +92,8 @@ def link_to(manifest: Manifest, blake3: str) -> Previous:
 
 def conclude(directory: Path, destination: str, committed: Statement, reporter: Reporter) -> None:
     """Look at what was ``committed`` as a reader will, and remember it; what is amiss with that is told."""
-    (verdict,) = judge([committed], committed.modified)
-    if verdict.refusal is not None:
-        reporter.warn(f"nobody will believe this backup: {verdict.refusal.message}")
-    elif verdict.dated == "unproven":
+    (verdict,) = judge([committed], committed.manifest.finished)
+    if verdict.dated == "unproven":
         reporter.warn(undated(committed))
     try:
         remember(directory, destination, committed.manifest, committed.blake3)
