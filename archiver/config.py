@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
+from typing import Literal
 
 from archiver.errors import ConfigError
 from archiver.tables import Origin, Table
@@ -21,19 +23,41 @@ _KMS_KEY = re.compile(r"arn:aws(-[a-z]+)*:kms:[a-z0-9-]{1,40}:[0-9]{12}:(key|ali
 PASSPHRASE = "passphrase"  # noqa: S105 - the word, not one
 """What stands for an operator who has a passphrase: that itself is written nowhere."""
 _MAX_OPERATORS = 64
+_STORAGE_CLASS = re.compile(r"[A-Z0-9_-]{1,64}")
 _MEDIA = "media"
 DEFAULT_KEEP = 35
 DEFAULT_LEASE = 7
+Every = Literal["week", "month", "year"]
+EVERY: Mapping[Every, int] = MappingProxyType({"week": 7, "month": 31, "year": 366})
+"""The periods of which a class can hold one backup each, with the days of the longest: what such a class must keep."""
+_NEVER = "never"
+HELD = "held"
+"""The class without an end: what ``archiver hold`` copies into. It stands in no configuration."""
+_NO_CLASSES = ("vault", "hold")
+ARCHIVE_CLASSES = frozenset({"GLACIER", "DEEP_ARCHIVE"})
+"""Storage classes that must be thawed, for hours, before a byte of them can be read or copied."""
 UCOTRON_ENVIRONMENTS = ("vector", "graph", "data", "visual")
 """What the environments of a Ucotron server may be called (archiver/sources/ucotron.py)."""
 
 
 @dataclass(frozen=True, slots=True)
 class RetentionClass:
-    """Days that a backup of this class is kept, and that its data outlive it (docs/ARCHITECTURE.md, "Retention")."""
+    """Days that a backup of this class is kept, and that its data outlive it (docs/RETENTION.md)."""
 
     keep: int = DEFAULT_KEEP
     lease: int = DEFAULT_LEASE
+    every: Every | None = None
+    """Of each such period of the calendar (ISO weeks, UTC) the first finished backup is copied into this class; None:
+    only what is backed up into it."""
+    storage_class: str | None = None
+    """The store's name of the storage class that objects of this class get. Manifests, lists and contents never do."""
+
+
+DEFAULT_CLASSES: Mapping[str, RetentionClass] = MappingProxyType(
+    {"daily": RetentionClass(), "monthly": RetentionClass(keep=400, lease=35, every="month")}
+)
+"""What is there unless the configuration says otherwise: lifecycle rules go by age alone, so only a long class outlives
+a month in which no backup succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +189,7 @@ def parse_config(text: str, path: Path) -> Config:
         destination=destination.required("url", str),
         destination_options=destination.rest(),
         sources={name: _source(name, sources.table(name)) for name in sources.names()},
-        classes={"daily": RetentionClass()} | {name: _retention_class(classes.table(name)) for name in classes.names()},
+        classes=_classes(classes),
         signing_key=None if signing_key is None else _resolve(path, signing_key),
         trusted=trusted,
         revoked=_revoked(signing.table("revoked"), trusted),
@@ -257,10 +281,36 @@ def _revoked(table: Table, trusted: tuple[str, ...]) -> dict[str, datetime]:
     return revoked
 
 
-def _retention_class(table: Table) -> RetentionClass:
+def _classes(table: Table) -> dict[str, RetentionClass]:
+    """The default ones, each replaced by the one of the same name in ``table``."""
+    for name in table.names():
+        table.check_name(name, "class")
+        if name in _NO_CLASSES:
+            table.fail(name, "no class can be called so: choose another name")
+        if name == HELD:
+            table.fail(name, "this class has no end, and nothing of it can be set: archiver hold copies into it")
+    given = {name: _retention_class(name, table.table(name)) for name in table.names()}
+    return {**DEFAULT_CLASSES, **given}
+
+
+def _retention_class(name: str, table: Table) -> RetentionClass:
+    """What is not said of a default class is as it is by default."""
+    default = DEFAULT_CLASSES.get(name, RetentionClass())
+    every = table.optional("every", str) or default.every or _NEVER
+    if every not in (*EVERY, _NEVER):
+        table.fail("every", f"expected one of {', '.join((*EVERY, _NEVER))}, got {every!r}")
+    storage_class = table.optional("storage_class", str)
+    if storage_class is not None and not _STORAGE_CLASS.fullmatch(storage_class):
+        table.fail("storage_class", f"expected a name such as STANDARD_IA, got {storage_class!r}")
     result = RetentionClass(
-        keep=table.integer("keep", DEFAULT_KEEP, 1, 36500), lease=table.integer("lease", DEFAULT_LEASE, 1, 36500)
+        keep=table.integer("keep", default.keep, 1, 36500),
+        lease=table.integer("lease", default.lease, 1, 36500),
+        every=next((period for period in EVERY if period == every), None),
+        storage_class=storage_class,
     )
+    if result.every is not None and result.keep < EVERY[result.every]:
+        least = EVERY[result.every]
+        table.fail("keep", f"expected at least {least} days for one backup every {result.every}, got {result.keep}")
     table.end()
     return result
 

@@ -11,6 +11,7 @@
     ├── IntegrityError           4  bytes are not what they must be
     │   ├── FormatError             malformed or truncated data
     │   ├── AuthenticityError       a missing or wrong signature
+    │   │   └── UnsignedError           it is missing
     │   └── DecryptionError         encrypted bytes were altered
     │       └── NoIdentityError     none of the given identities opens this
     ├── NotFoundError            5  no such backup, object, file or environment
@@ -70,6 +71,10 @@ class FormatError(IntegrityError):
 
 class AuthenticityError(IntegrityError):
     """A signature is missing, wrong, or by a key that is not trusted."""
+
+
+class UnsignedError(AuthenticityError):
+    """A signature is missing."""
 
 
 class DecryptionError(IntegrityError):

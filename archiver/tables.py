@@ -112,6 +112,15 @@ class Table:
             self.fail(key, f"expected a whole number from {low} to {high}, got {value!r}")
         return int(value)
 
+    def number(self, key: str, default: float | None, high: float) -> float:
+        """A number from 0 to ``high``; ``default`` where it is not set, None: it must be."""
+        value = self._take(key, object)
+        if value is None and default is not None:
+            return default
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
+            self.fail(key, f"expected a number from 0 to {high:,.0f}, got {value!r}")
+        return float(value)
+
     def strings(self, key: str) -> list[str]:
         value = self._take(key, list)
         if value is None:

@@ -6,6 +6,7 @@ AWS_ENDPOINT_URL. What is there already stays as it is, so it may run any number
 """
 
 import contextlib
+import hashlib
 import os
 from typing import Any
 
@@ -13,20 +14,27 @@ import boto3
 
 BUCKETS = {"us-east-1": "archiver-test", "eu-central-1": "archiver-test-eu"}
 KEY_ALIAS = "alias/archiver-test"
-# Rules go by prefix alone: some stores drop the filters by size and by tag without a word.
+PREFIX = "ci/"
+"""What full keys begin with of backups to s3://BUCKET/ci, which the rules are for."""
+CLASSES = {"daily": (35, 42), "monthly": (400, 435)}
+"""The default ones: after how many days manifests go, and all else."""
+# What archiver lifecycle apply makes: rules go by prefix alone, as some stores drop the filters by size and by tag
+# without a word.
+OWN = f"archiver-{hashlib.sha256(PREFIX.encode()).hexdigest()[:8]}-"
 LIFECYCLE = [
+    *(
+        {"ID": f"{OWN}{name}-{area}", "Filter": {"Prefix": f"{PREFIX}{name}/{area}/"}, "Expiration": {"Days": days}}
+        for name, both in CLASSES.items()
+        for area, days in zip(("backups", "data"), both, strict=True)
+    ),
     {
-        "ID": "leftovers",
-        "Filter": {"Prefix": ""},
+        "ID": f"{OWN}uploads",
+        "Filter": {"Prefix": PREFIX},
         "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-        # What expires in a bucket with versions is only hidden; its versions go a week later, and then the marker.
-        "NoncurrentVersionExpiration": {"NoncurrentDays": 7},
-        "Expiration": {"ExpiredObjectDeleteMarker": True},
     },
-    # Two rules per class: manifests after keep days, all else after keep and lease. Here for backups to
-    # s3://BUCKET/ci in the class daily as it is by default.
-    {"ID": "daily-backups", "Filter": {"Prefix": "ci/daily/backups/"}, "Expiration": {"Days": 35}},
-    {"ID": "daily-data", "Filter": {"Prefix": "ci/daily/data/"}, "Expiration": {"Days": 42}},
+    # What expires in a bucket with versions is only hidden; its versions go a week later, and then the marker.
+    {"ID": f"{OWN}versions", "Filter": {"Prefix": PREFIX}, "NoncurrentVersionExpiration": {"NoncurrentDays": 7}},
+    {"ID": f"{OWN}markers", "Filter": {"Prefix": PREFIX}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
 ]
 
 

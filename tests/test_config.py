@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from archiver.catalog.names import RESERVED_CLASSES
 from archiver.config import (
     UCOTRON_ENVIRONMENTS,
     Config,
@@ -36,7 +37,8 @@ def test_a_full_configuration() -> None:
         '[source.prod]\nvault = "age1x"\nmedia = "/srv/media"\nexclude = ["*.tmp", "cache/**"]\n'
         'environments = { vector = "../data/vector", graph = "/srv/graph" }\n'
         '[source.other]\nvault = "age1y"\nucotron_config = "/etc/ucotron/ucotron.toml"\nworking_directory = "/srv"\n'
-        "[class.daily]\nkeep = 10\n[class.yearly]\nkeep = 3650\nlease = 30\n"
+        "[class.daily]\nkeep = 10\n"
+        '[class.yearly]\nkeep = 3650\nlease = 30\nevery = "year"\nstorage_class = "DEEP_ARCHIVE"\n'
         '[signing]\nkey = "~/sign.key"\ntrusted = ["RWx", "RWy"]\n'
         "[tuning]\nlevel = 9\nworkers = 4\nframe_size = 65536\n"
         "[pin]\nheadroom = 30\nseconds = 60\nattempts = 5\npause = 0\n"
@@ -47,7 +49,11 @@ def test_a_full_configuration() -> None:
     assert prod.environments == {"vector": Path("/etc/data/vector"), "graph": Path("/srv/graph")}
     assert (prod.media, prod.exclude, prod.ucotron_config) == (Path("/srv/media"), ("*.tmp", "cache/**"), None)
     assert (other.ucotron_config, other.working_directory) == (Path("/etc/ucotron/ucotron.toml"), Path("/srv"))
-    assert config.classes == {"daily": RetentionClass(10, 7), "yearly": RetentionClass(3650, 30)}
+    assert config.classes == {
+        "daily": RetentionClass(10, 7),
+        "monthly": RetentionClass(400, 35, "month"),
+        "yearly": RetentionClass(3650, 30, "year", "DEEP_ARCHIVE"),
+    }
     assert config.signing_key == Path(os.environ["HOME"]) / "sign.key"
     assert config.trusted == ("RWx", "RWy")
     assert config.state_directory == Path("/etc/archiver/state")
@@ -57,7 +63,7 @@ def test_a_full_configuration() -> None:
 
 def test_the_defaults() -> None:
     config = parse(SOURCE + 'media = "m"\n')
-    assert config.classes == {"daily": RetentionClass(keep=35, lease=7)}
+    assert config.classes == {"daily": RetentionClass(keep=35, lease=7), "monthly": RetentionClass(400, 35, "month")}
     assert config.tuning == Tuning(level=3, workers=2, frame_size=4 * 1024 * 1024)
     assert config.pin == PinLimits(headroom=15, seconds=21600, attempts=3, pause=300)
     assert (config.signing_key, config.trusted) == (None, ())
@@ -223,6 +229,37 @@ MALFORMED = [
     (HEAD + "[class.daily]\nkeep = 35.0\n", ", line 4: class.daily.keep: expected a whole number, got 35.0"),
     (HEAD + '[class.daily]\nlease = "7"\n', ", line 4: class.daily.lease: expected a whole number, got '7'"),
     (HEAD + "[class.daily]\nkepe = 1\n", ", line 4: class.daily.kepe: unknown key"),
+    (
+        HEAD + '[class.daily]\nevery = "day"\n',
+        ", line 4: class.daily.every: expected one of week, month, year, never, got 'day'",
+    ),
+    (HEAD + "[class.daily]\nevery = 7\n", ", line 4: class.daily.every: expected a text, got 7"),
+    (
+        HEAD + '[class.weekly]\nevery = "week"\nkeep = 6\n',
+        ", line 5: class.weekly.keep: expected at least 7 days for one backup every week, got 6",
+    ),
+    (
+        HEAD + "[class.monthly]\nkeep = 30\n",
+        ", line 4: class.monthly.keep: expected at least 31 days for one backup every month, got 30",
+    ),
+    (
+        HEAD + '[class.yearly]\nkeep = 365\nevery = "year"\n',
+        ", line 4: class.yearly.keep: expected at least 366 days for one backup every year, got 365",
+    ),
+    (
+        HEAD + '[class.daily]\nstorage_class = "glacier"\n',
+        ", line 4: class.daily.storage_class: expected a name such as STANDARD_IA, got 'glacier'",
+    ),
+    (
+        HEAD + '[class."a/b"]\n',
+        ", line 3: class: invalid class name 'a/b', expected up to 63 of a-z, 0-9, - and _",
+    ),
+    (HEAD + "[class.vault]\n", ", line 3: class.vault: no class can be called so: choose another name"),
+    (HEAD + "[class.hold]\n", ", line 3: class.hold: no class can be called so: choose another name"),
+    (
+        HEAD + "[class.held]\nkeep = 9\n",
+        ", line 3: class.held: this class has no end, and nothing of it can be set: archiver hold copies into it",
+    ),
     (HEAD + "[tuning]\nlevel = 20\n", ", line 4: tuning.level: expected a whole number from 1 to 19, got 20"),
     (
         HEAD + "[tuning]\nframe_size = 18446744073709551616\n",
@@ -352,7 +389,24 @@ def test_a_source_is_asked_for_by_name_when_there_are_several() -> None:
         two.source("c")
     with pytest.raises(ConfigError, match="has no class 'weekly'") as caught:
         two.retention_class("weekly")
-    assert caught.value.hint == "Name one of: daily."
+    assert caught.value.hint == "Name one of: daily, monthly."
+
+
+def test_what_is_not_said_of_a_default_class_is_as_it_is_by_default() -> None:
+    def monthly(text: str) -> RetentionClass:
+        return parse(SOURCE + f'media = "m"\n[class.monthly]\n{text}\n').classes["monthly"]
+
+    assert monthly("") == RetentionClass(400, 35, "month")
+    assert monthly("keep = 800") == RetentionClass(800, 35, "month")
+    assert monthly('every = "never"') == RetentionClass(400, 35)
+    assert monthly('every = "never"\nkeep = 1') == RetentionClass(1, 35)
+    assert monthly('every = "week"\nkeep = 7') == RetentionClass(7, 35, "week")
+
+
+def test_no_class_is_called_as_no_key_may_begin() -> None:
+    for name in RESERVED_CLASSES:
+        with pytest.raises(ConfigError, match=f"class.{name}"):
+            parse(SOURCE + f'media = "m"\n[class.{name}]\n')
 
 
 def test_files_that_cannot_be_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

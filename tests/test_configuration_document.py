@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from archiver.config import PinLimits, RetentionClass, Tuning, parse_config
+from archiver.config import DEFAULT_CLASSES, PinLimits, RetentionClass, Tuning, parse_config
 from archiver.operations.config_text import render_new, render_source
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.s3_options import S3Options, parse_options
@@ -80,9 +80,20 @@ def test_every_option_of_s3_is_documented_with_its_default() -> None:
 def test_the_defaults_of_numbers_are_those_of_the_code() -> None:
     page = documented()
 
-    assert page["`[class.NAME]`"] == {field.name: str(field.default) for field in fields(RetentionClass)}
+    assert page["`[class.NAME]`"] == {
+        field.name: "none" if field.default is None else str(field.default) for field in fields(RetentionClass)
+    }
     assert page["`[pin]`"] == {field.name: str(field.default) for field in fields(PinLimits)}
     assert page["`[tuning]`"] == {field.name: str(field.default) for field in fields(Tuning)}
+
+
+def test_the_default_classes_are_those_of_the_code() -> None:
+    rows = re.findall(r"^\| (\w+) \| (\d+) \| (\d+) \| (\w+) \|$", TEXT, re.MULTILINE)
+
+    assert {name: (int(keep), int(lease), every) for name, keep, lease, every in rows} == {
+        name: (retention.keep, retention.lease, retention.every or "never")
+        for name, retention in DEFAULT_CLASSES.items()
+    }
 
 
 def test_the_examples_are_valid() -> None:
@@ -90,7 +101,8 @@ def test_the_examples_are_valid() -> None:
     assert example is not None
     config = parse_config(example[1], Path("/etc/archiver/archiver.toml"))
     assert parse_options(config.destination_options).storage_class == "STANDARD_IA"
-    assert config.retention_class("monthly") == RetentionClass(keep=400)
+    assert config.retention_class("monthly") == RetentionClass(400, 35, "month", "GLACIER_IR")
+    assert config.retention_class("yearly") == RetentionClass(3660, 60, "year", "DEEP_ARCHIVE")
 
     url = re.search(r"^Example: `(.*)`$", TEXT, re.MULTILINE)
     assert url is not None
@@ -113,3 +125,4 @@ def test_what_init_writes_is_valid() -> None:
 
     assert config.source("notes").environments == {"a": Path("/a")}
     assert config.source("notes").operators == {"alice": "age1alice", "carol": "passphrase"}
+    assert config.classes == DEFAULT_CLASSES

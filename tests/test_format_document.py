@@ -10,6 +10,7 @@ import pytest
 
 from archiver.catalog.lines import MAX_LINE
 from archiver.catalog.manifest import MAX_MANIFEST, Digest, Manifest, Previous, Totals, Vault
+from archiver.catalog.names import BackupPlace, object_key, vault_key
 from archiver.catalog.records import (
     CONSISTENCIES,
     DatabaseRecord,
@@ -24,9 +25,12 @@ from archiver.catalog.records import (
     SymlinkRecord,
     WarningRecord,
 )
+from archiver.catalog.terms import MAX_TERMS, Terms
+from archiver.config import ARCHIVE_CLASSES, HELD
 from archiver.crypto.header import MAX_HEADER
 from archiver.crypto.vault import MAX_VAULT_FILE
 from archiver.operations.backup import EXTENT_LIMIT
+from archiver.operations.release import LEFT_OVER
 from archiver.stages.frames import MAX_FRAME_SIZE, MAX_FRAMES, MAX_WINDOW
 from tests.vectors.destination import DESTINATION, VAULT, VECTORS
 
@@ -64,6 +68,36 @@ def test_every_field_of_the_lists_is_named(struct: type[msgspec.Struct]) -> None
     assert names <= set(re.findall(r"`(\w+)`", SECTIONS["The lists"]))
 
 
+def test_every_field_of_the_terms_is_named() -> None:
+    names = [field.encode_name for field in msgspec.structs.fields(Terms)]
+
+    assert re.findall(r"^\| `(\w+)` \|", SECTIONS["Copies"], re.MULTILINE) == names
+
+
+def test_every_form_of_a_key_is_named() -> None:
+    block = re.search(r"```\n(.*?)```", SECTIONS["Keys"], re.DOTALL)
+    assert block is not None
+    parts = {
+        "class": "daily",
+        "source": "prod",
+        "backup-id": "20261122T020000Z-3f9c2a",
+        "object-id": "0123456789abcdef" * 2,
+        "copy": "0a1b2c3d",
+        "kind": "mdb",
+        "vault-id": "0011223344556677",
+        "operator": "ada",
+    }
+    named = {re.sub(r"<([a-z-]+)>", lambda part: parts[part[1]], line) for line in block[1].splitlines()}
+    place = BackupPlace("daily", "prod", parts["backup-id"])
+    assert named == {
+        *(vault_key("prod", parts["vault-id"], "ada", form) for form in ("age", "kms")),
+        *(object_key("daily", "prod", parts["object-id"], "mdb", copy) for copy in ("", parts["copy"])),
+        *(place.started, place.contents, place.objects, place.placement),
+        *(place.terms, place.signature, place.manifest),
+    }
+    assert f"`{HELD}`" in SECTIONS["Keys"]
+
+
 def test_the_methods_are_those_of_the_code_from_the_best_to_the_weakest() -> None:
     assert tuple(re.findall(r"^\| `(\w+)` \|", SECTIONS["Consistency"], re.MULTILINE)) == CONSISTENCIES
 
@@ -79,6 +113,11 @@ def test_the_limits_are_those_of_the_code() -> None:
         ],
         "manifest.json": [f"at most {MAX_MANIFEST // MIB} MiB"],
         "The lists": [f"longer than {MAX_LINE // MIB} MiB"],
+        "Copies": [
+            f"at most {MAX_TERMS:,} bytes",
+            f"older than {LEFT_OVER.days} days",
+            " and ".join(sorted(ARCHIVE_CLASSES, reverse=True)),
+        ],
         "Vault and operators": [f"at most {MAX_VAULT_FILE:,} bytes"],
     }
     for section, limits in stated.items():

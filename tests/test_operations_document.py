@@ -1,5 +1,5 @@
-"""docs/OPERATIONS.md does what it says: its commands delete one backup, find what no complete backup needs, and change
-who can restore."""
+"""docs/OPERATIONS.md does what it says: what runs every night, keeping a backup, what a month costs; deleting one
+backup, finding what no complete backup needs, and changing who can restore."""
 
 import os
 import re
@@ -20,6 +20,8 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
 TEXT = DOCUMENT.read_text("utf-8")
 DELETE, FIND_ORPHANS = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
 OPERATORS = TEXT.partition("\n## Operators\n")[2].partition("\n## ")[0]
+NIGHTLY = re.findall(r"^[0-9* ]+  root  archiver (.*)$", TEXT, re.MULTILINE)
+SECTIONS = dict(re.findall(r"^## (.*?)\n(.*?)(?=^## |\Z)", TEXT, re.DOTALL | re.MULTILINE))
 SEVERAL_HOSTS = TEXT.partition("\n## Several hosts for one source\n")[2].partition("\n## ")[0]
 BACKUP = next(DESTINATION.glob("daily/backups/example/*")).name
 OLD = time.time() - 3 * 86400
@@ -73,6 +75,50 @@ def test_objects_that_another_backup_needs_stay(store: Path) -> None:
     assert all(BACKUP in key and key.startswith("daily/") for key in gone)
 
 
+def test_what_a_copy_in_a_shorter_class_refers_to_stays(store: Path) -> None:
+    """The original has expired, and a copy in ``weekly`` refers to the objects of that in ``monthly``."""
+    placement = store / f"daily/data/example/{BACKUP}.placement.jsonl.zst"
+    moved = zstd("-dc", placement.read_bytes()).replace(b"daily/", b"monthly/")
+    shutil.rmtree(store / "daily")
+    weekly = store / "weekly"
+    shutil.copytree(store / "monthly" / "backups", weekly / "backups")
+    for name in ("weekly", "monthly"):
+        path = store / f"{name}/data/example/{BACKUP}.placement.jsonl.zst"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(zstd("-c", moved))
+
+    result = run(DELETE, store, BACKUP=BACKUP, CLASS="monthly")
+
+    assert result.returncode == 0, result.stderr
+    assert "deleted" in result.stdout
+    assert {key for key in keys(store) if key.startswith("monthly/")} == set(
+        re.findall(r'"key":"(.*?)"', moved.decode())
+    )
+    assert not (store / "monthly/backups/example" / BACKUP / "manifest.json").exists()
+
+
+def test_further_copies_and_terms_are_deleted_too(store: Path) -> None:
+    """An object may have a key with a part that tells its copies in one class apart."""
+    shutil.rmtree(store / "daily")
+    data = store / "monthly/data/example"
+    placement = data / f"{BACKUP}.placement.jsonl.zst"
+    lines = zstd("-dc", placement.read_bytes()).decode().replace("daily/", "monthly/")
+    lines = re.sub(r"/([0-9a-f]{32})[.](\w+)[.]zst", r"/\1.0123abcd.\2.zst", lines)
+    placement.write_bytes(zstd("-c", lines.encode()))
+    for key in re.findall(r'"key":"(.*?)"', lines):
+        (store / key.replace(".0123abcd", "")).rename(store / key)
+    (store / "monthly/backups/example" / BACKUP / "terms.json").write_text("{}")
+
+    result = run(DELETE, store, BACKUP=BACKUP, CLASS="monthly")
+
+    assert result.returncode == 0, result.stderr
+    assert {key.split("/")[0] for key in keys(store)} == {"vault"}
+
+
+def zstd(option: str, data: bytes) -> bytes:
+    return subprocess.run(["zstd", "-q", option], input=data, capture_output=True, check=True).stdout
+
+
 def test_a_placement_cannot_delete_what_is_no_object_of_the_source(store: Path) -> None:
     shutil.rmtree(store / "monthly")
     vault = next(key for key in keys(store) if key.startswith("vault/"))
@@ -113,6 +159,67 @@ def test_a_store_without_a_complete_backup_is_not_taken_for_orphans(store: Path)
 
     assert run(FIND_ORPHANS, store, ORPHANS=str(store.parent / "orphans")).returncode != 0
     assert not (store.parent / "orphans").exists()
+
+
+@pytest.fixture
+def scene(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Scene:
+    """A source whose configuration lies in the working directory."""
+    make_environment(tmp_path / "vector", 5)
+    monkeypatch.chdir(tmp_path)
+    scene = Scene(tmp_path, (tmp_path / "destination").as_uri())
+    place = ("--to", scene.url, "--source", "prod", "--environment", f"vector={tmp_path}/vector")
+    assert archiver("init", *place, "--card", "card.txt").code == 0
+    scene.config.write_text('state_directory = "state"\n' + scene.config.read_text())
+    return scene
+
+
+@pytest.mark.usefixtures("scene")
+def test_what_runs_every_night() -> None:
+    """In a directory; ``doctor`` warns of the card that still lies on the host, and of the only operator."""
+    assert [command.split()[0] for command in NIGHTLY] == ["backup", "expire", "lifecycle", "doctor"]
+    for _ in range(2):
+        for command in NIGHTLY:
+            done = archiver(*command.split())
+            assert done.code == (3 if command.startswith("doctor") else 0), (command, done.errors)
+            assert not done.errors
+
+
+def test_keeping_a_backup_after_an_incident(scene: Scene) -> None:
+    backup = scene.backup()
+    section = SECTIONS["Keep a backup after an incident"]
+    commands = re.findall(r"^archiver (.*)$", section, re.MULTILINE)
+    held = []
+    for command in commands:
+        done = archiver(*command.replace("BACKUP", backup).split())
+        assert done.code == 0, (command, done.errors)
+        held.append(any((scene.destination / "held").rglob("manifest.json")))
+    assert held == [False, False, True, True, True, False]
+    assert scene.backups() == [backup]
+
+
+def test_what_a_month_costs(scene: Scene) -> None:
+    scene.backup()
+    copy, command = re.findall(r"^(?:cp|archiver) .*$", SECTIONS["What it costs"], re.MULTILINE)
+    _, source, target = copy.split()
+    shutil.copy(DOCUMENT.parent.parent / source, scene.root / target)
+
+    done = archiver(*command.split()[1:])
+
+    assert done.code == 0, done.errors
+    assert "a full restore from daily" in done.output
+
+
+def test_every_command_of_the_page_exists() -> None:
+    """With the options that stand there, as far as ``--help`` can tell."""
+    for line in re.findall(r"^(?:[0-9* ]+  root  )?archiver (.*)$", TEXT, re.MULTILINE):
+        words = line.split()
+        path = [word for word in words[:2] if re.fullmatch("[a-z]+", word)]
+        shown = archiver(*path, "--help")
+        if shown.code:
+            shown = archiver(path[0], "--help")
+        assert shown.code == 0, line
+        for option in (word.partition("=")[0] for word in words if word.startswith("--")):
+            assert option in shown.output, (line, option)
 
 
 def test_the_commands_about_operators(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

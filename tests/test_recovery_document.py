@@ -1,7 +1,9 @@
 """docs/RECOVERY.md does what it says: its commands, as they stand there, restore a real backup with stock tools."""
 
+import json
 import os
 import re
+import shutil
 import stat
 import subprocess
 from functools import partial
@@ -18,6 +20,7 @@ from archiver.operations.backup_setup import backup_source
 from archiver.progress import Silent
 from archiver.sources.media import batches
 from archiver.sources.packs import Pack
+from tests.operations.scene import archiver
 from tests.recovering import FRAME_SIZE, back_up, recover
 
 PACK_LIMIT = 20_000
@@ -168,6 +171,41 @@ def test_a_backup_without_objects_is_restored(tmp_path: Path) -> None:
 
     assert result.returncode == 0, result.stderr
     assert describe(tmp_path / "recovered" / "media") == describe(tmp_path / "data" / "media")
+
+
+def test_copies_in_other_classes_are_restored(site: Path) -> None:
+    """Once the original has expired: from keys of a longer class, and from further copies of an object."""
+    config = site / "archiver.toml"
+    with config.open("a") as file:
+        file.write('\n[class.yearly]\nkeep = 800\nlease = 35\nevery = "year"\n')
+    destination = site / "destination"
+    planted = [destination / "held" / path.relative_to(destination / "daily") for path in objects(site, "tar")]
+    for path in planted:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"of another size, so that the copy needs another key")
+    for command in (["promote"], ["hold", "latest"]):
+        done = archiver(*command, "--config", str(config))
+        assert done.code == 0, done.errors
+    shutil.rmtree(destination / "daily")
+
+    for retention_class, lender in (("monthly", "yearly"), ("held", "held"), ("", "yearly")):
+        result = recover(site, more={"CLASS": retention_class})
+
+        assert result.returncode == 0, result.stderr
+        assert f", class {retention_class or 'yearly'}\n" in result.stdout
+        assert describe(site / "recovered" / "media") == describe(site / "data" / "media")
+        keys = placed(destination, retention_class or "yearly")
+        assert {key.split("/")[0] for key in keys} == {lender}
+        further = [key for key in keys if re.search(r"/[0-9a-f]{32}\.[0-9a-f]{8}\.tar\.zst\.age$", key)]
+        assert len(further) == (len(planted) if retention_class == "held" else 0)
+        shutil.rmtree(site / "recovered")
+
+
+def placed(destination: Path, retention_class: str) -> list[str]:
+    """The keys that the placement of the only backup in a class names."""
+    (placement,) = (destination / retention_class / "data" / "example").glob("*.placement.jsonl.zst")
+    lines = subprocess.run(["zstd", "-dcq", str(placement)], capture_output=True, check=True).stdout.splitlines()
+    return [json.loads(line)["key"] for line in lines]
 
 
 def test_a_wrong_place_or_card_is_named(tmp_path: Path) -> None:

@@ -14,7 +14,9 @@ RESERVED_CLASSES = frozenset({"vault", "hold"})
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
 _BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
 _MANIFEST_KEY = re.compile(rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json")
-_OBJECT_KEY = re.compile(rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})\.(mdb|tar|file)\.zst\.age")
+_OBJECT_KEY = re.compile(
+    rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})(\.[0-9a-f]{{8}})?\.(mdb|tar|file)\.zst\.age"
+)
 
 _VAULT_KEY = re.compile(rf"vault/({_NAME.pattern})/([0-9a-f]{{16}})/({_NAME.pattern})\.(age|kms)")
 
@@ -68,6 +70,11 @@ def new_object_id() -> str:
     return secrets.token_hex(16)
 
 
+def new_copy() -> str:
+    """32 random bits in hex: what tells a further copy of an object from the first in the same class."""
+    return secrets.token_hex(4)
+
+
 class BackupPlace(NamedTuple):
     """Where one backup's manifest lies."""
 
@@ -82,6 +89,11 @@ class BackupPlace(NamedTuple):
     @property
     def signature(self) -> str:
         return f"{self.manifest}.minisig"
+
+    @property
+    def terms(self) -> str:
+        """For how long this copy is kept, where that is not what the manifest says: it was copied into the class."""
+        return f"{backups_prefix(self.retention_class, self.source)}{self.backup}/terms.json"
 
     @property
     def started(self) -> str:
@@ -140,8 +152,27 @@ def parse_vault_key(key: str) -> VaultPlace | None:
     return None if match is None else VaultPlace(match[1], match[3], match[4], "kms" if match[6] == "kms" else "age")
 
 
-def object_key(retention_class: str, source: str, object_id: str, kind: ObjectKind) -> str:
-    return f"{data_prefix(retention_class, source)}{object_id}.{kind}.zst.age"
+def object_key(retention_class: str, source: str, object_id: str, kind: ObjectKind, copy: str = "") -> str:
+    """``copy`` is empty for the first key of the object in the class, else what ``new_copy`` gave."""
+    name = f"{object_id}.{copy}" if copy else object_id
+    return f"{data_prefix(retention_class, source)}{name}.{kind}.zst.age"
+
+
+class ObjectPlace(NamedTuple):
+    """What the key of an object says."""
+
+    retention_class: str
+    source: str
+    object_id: str
+    kind: str
+
+
+def parse_object_key(key: str) -> ObjectPlace | None:
+    """What ``key`` says; None for a key that is no object's."""
+    match = _OBJECT_KEY.fullmatch(key)
+    if match is None or match[1] in RESERVED_CLASSES:
+        return None
+    return ObjectPlace(match[1], match[3], match[5], match[7])
 
 
 def parse_manifest_key(key: str) -> BackupPlace | None:
@@ -157,7 +188,7 @@ def parse_manifest_key(key: str) -> BackupPlace | None:
 
 def check_object_key(key: str, object_id: str) -> str:
     """``key`` itself, if it is a well-formed key of the object ``object_id``; else ``FormatError``."""
-    match = _OBJECT_KEY.fullmatch(key)
-    if match is None or match[1] in RESERVED_CLASSES or match[5] != object_id:
+    place = parse_object_key(key)
+    if place is None or place.object_id != object_id:
         raise FormatError(f"placement names {key!r} for object {object_id}")
     return key

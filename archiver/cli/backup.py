@@ -6,12 +6,15 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
+from archiver.cli.describe import end
 from archiver.cli.options import command, config_option
 from archiver.cli.output import Output
+from archiver.cli.promote import promoted_document, promoted_line
+from archiver.errors import ArchiverError
 
 if TYPE_CHECKING:
-    from archiver.operations.backup import BackupResult
     from archiver.operations.backup_setup import Preview
+    from archiver.operations.nightly import Night
 
 
 @command("backup", example="archiver backup ucotron-prod --label 'before the upgrade'")
@@ -25,10 +28,13 @@ def backup(
 ) -> int:
     """Back up SOURCE: pin its environments, copy them and the media files, encrypt, upload, commit.
 
-    Without SOURCE the only one of the configuration. Exits with 3 when something was skipped, and says what.
+    Without SOURCE the only one of the configuration. Afterwards backups that belong into a calendar class are copied
+    into it. Exits with 3 when something was skipped, and says what; with 1 also when the backup is stored and the
+    bucket's lifecycle rules would delete it too soon.
     """
     from archiver.config import find_config, load_config
-    from archiver.operations.backup_setup import backup_source, preview
+    from archiver.operations.backup_setup import preview
+    from archiver.operations.nightly import run_night
     from archiver.operations.priority import give_way
 
     settings = load_config(find_config(config))
@@ -36,12 +42,23 @@ def backup(
         return _show_preview(output, preview(settings, source, retention_class))
     give_way()
     with output.progress():
-        result, seconds = backup_source(settings, source, retention_class, label, output)
-    _show_result(output, result, seconds)
-    return output.exit_code()
+        night = run_night(settings, source, retention_class, label, output)
+    _show_result(output, night)
+    return _tell_problems(output, night)
 
 
-def _show_result(output: Output, result: "BackupResult", seconds: float) -> None:
+def _tell_problems(output: Output, night: "Night") -> int:
+    """Warn of what the bucket's rules do; the exit code."""
+    unsafe = [problem for problem in night.problems if problem.severity == "error"]
+    for problem in night.problems:
+        stored = f"{night.backup.manifest.backup} is stored, but not safe: " if problem in unsafe else ""
+        output.warn(f"{stored}{problem.message}")
+        output.note(f"hint: {problem.hint}")
+    return ArchiverError.exit_code if unsafe else output.exit_code()
+
+
+def _show_result(output: Output, night: "Night") -> None:
+    result, guaranteed = night.backup, night.guaranteed_until
     manifest = result.manifest
     totals = manifest.totals
     output.document(
@@ -52,6 +69,7 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
             "started": human.time(manifest.started),
             "finished": human.time(manifest.finished),
             "promised_until": human.time(manifest.promised_until),
+            "guaranteed_until": guaranteed and human.time(guaranteed),
             "consistency": manifest.consistency,
             "skew_seconds": result.skew_seconds,
             "environments": [
@@ -69,8 +87,13 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
             "plaintext_bytes": totals.plaintext_bytes,
             "stored_bytes": totals.stored_bytes,
             "warnings": totals.warnings,
-            "requests": dict(result.requests),
-            "seconds": round(seconds, 3),
+            "promoted": [promoted_document(item) for item in night.promoted],
+            "problems": [
+                {"severity": problem.severity, "message": problem.message, "hint": problem.hint}
+                for problem in night.problems
+            ],
+            "requests": dict(night.requests),
+            "seconds": round(night.seconds, 3),
         }
     )
     output.line(f"backup {manifest.backup} of {manifest.source}")
@@ -86,9 +109,11 @@ def _show_result(output: Output, result: "BackupResult", seconds: float) -> None
         output.line(f"  media: {human.plural(totals.files, 'file')}")
     output.line(
         f"  {human.size(totals.plaintext_bytes)} stored as {human.size(totals.stored_bytes)}"
-        f" in {human.plural(totals.objects, 'object')}, {human.duration(seconds)}"
+        f" in {human.plural(totals.objects, 'object')}, {human.duration(night.seconds)}"
     )
-    output.line(f"  promised until {human.time(manifest.promised_until)}")
+    for item in night.promoted:
+        output.line(f"  {promoted_line(item)}")
+    output.line(f"  guaranteed until {end(guaranteed)}")
 
 
 def _show_preview(output: Output, preview: "Preview") -> int:

@@ -5,25 +5,40 @@ from typing import TYPE_CHECKING
 from archiver.cli import human
 
 if TYPE_CHECKING:
+    from datetime import datetime
+
     from archiver.catalog.records import DatabaseRecord
     from archiver.cli.output import Output
     from archiver.operations.chain import Removed
     from archiver.operations.history import Backup, Unreadable
+    from archiver.operations.needs import Guarantee
 
 DATED_BY = {"store": "the store", "chain": "a later backup", "unproven": "itself alone"}
 """What vouches for the time of a backup, in words."""
 
 
-def backup_document(backup: "Backup") -> dict[str, object]:
-    """What the manifest says, and what is known of its signature and its time."""
-    manifest = backup.manifest
+def end(moment: "datetime | None") -> str:
+    """Until when something is kept, for people."""
+    return "for ever" if moment is None else human.time(moment)
+
+
+def guarantee_document(guarantee: "Guarantee") -> dict[str, object]:
+    """Until when a backup is sure to be restorable (null: for ever), and what ends it."""
+    return {"guaranteed_until": guarantee.until and human.time(guarantee.until), "guaranteed_by": guarantee.reason}
+
+
+def backup_document(backup: "Backup", guarantee: "Guarantee | None" = None) -> dict[str, object]:
+    """What the manifest says, where copies of it lie, and what is known of its signature and its time."""
+    manifest, promised_until = backup.manifest, backup.promised_until
     return {
         "backup": manifest.backup,
         "source": manifest.source,
         "class": backup.place.retention_class,
+        "classes": [place.retention_class for place in backup.places],
         "started": human.time(manifest.started),
         "finished": human.time(manifest.finished),
-        "promised_until": human.time(manifest.promised_until),
+        "promised_until": promised_until and human.time(promised_until),
+        **({} if guarantee is None else guarantee_document(guarantee)),
         "consistency": manifest.consistency,
         "sequence": manifest.sequence,
         **authorship(backup),

@@ -45,7 +45,8 @@ def number(count: int) -> str:
 
 
 def plural(count: int, singular: str) -> str:
-    """``1 file``, ``2 files``, ``3 entries``."""
+    """``1 file``, ``2 files``, ``3 entries``, ``4 keys``."""
     if count == 1:
         return f"1 {singular}"
-    return f"{count:,} {singular[:-1] + 'ies' if singular.endswith('y') else singular + 's'}"
+    changes = singular.endswith("y") and singular[-2:-1] not in "aeiou"
+    return f"{count:,} {singular[:-1] + 'ies' if changes else singular + 's'}"

@@ -5,21 +5,22 @@ from typing import TYPE_CHECKING
 import click
 
 from archiver.cli import human
-from archiver.cli.describe import backup_document, removal, removed_document, unreadable_document
+from archiver.cli.describe import backup_document, end, removal, removed_document, unreadable_document
 from archiver.cli.options import access_options, command
 from archiver.cli.output import Output
 
 if TYPE_CHECKING:
     from archiver.operations.access import AccessOptions
     from archiver.operations.history import Backup
+    from archiver.operations.needs import Guarantee
 
 _HEADER = (
-    "BACKUP", "CLASS", "STARTED", "SIZE", "STORED", "FILES", "TAKEN", "PROMISED UNTIL", "SIGNATURE", "SIGNER", "DATED"
+    "BACKUP", "CLASS", "STARTED", "SIZE", "STORED", "FILES", "TAKEN", "GUARANTEED UNTIL", "SIGNATURE", "SIGNER", "DATED"
 )  # fmt: skip
 
 
 @command("list", example="archiver list\narchiver list --from s3://backups/prod --source ucotron-prod --verify-key RW…")
-@click.option("--all", "everything", is_flag=True, help="Also backups that are past their promise.")
+@click.option("--all", "everything", is_flag=True, help="Also backups all of whose copies are past their promise.")
 @access_options
 def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> int:
     """List the complete backups of a source, newest first.
@@ -27,26 +28,36 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
     Exits with 4 when one is damaged, not signed by a trusted key, or was removed before the end of its promise; the
     others are listed all the same. Exits with 5 when there is none.
     """
+    from dataclasses import replace
+
     from archiver.errors import IntegrityError, NotFoundError, StorageError
     from archiver.operations.access import resolve_access
     from archiver.operations.history import Backup, Unreadable
+    from archiver.operations.needs import standings
 
-    with resolve_access(access).open() as archive:
-        survey = archive.survey(archive.store.clock(), everything=everything)
+    resolved = resolve_access(access)
+    with resolved.open() as archive:
+        now = archive.store.clock()
+        survey = archive.survey(now, everything=everything)
+        backups = [backup for backup in survey.backups if isinstance(backup, Backup)]
+        found = standings(archive, backups, resolved.config, now)
         url, source, hint = archive.store.url, archive.source, "" if survey.backups else archive.hint()
     if not survey.backups and not survey.removed:
         raise NotFoundError(f"{url} has no backup of source {source!r}", hint=hint)
-    backups = [backup for backup in survey.backups if isinstance(backup, Backup)]
+    listed = [
+        (replace(backup, irregular=(*backup.irregular, *standing.damage)), standing.guarantee)
+        for backup, standing in zip(backups, found, strict=True)
+    ]
     unreadable = [backup for backup in survey.backups if isinstance(backup, Unreadable)]
     output.document(
-        [backup_document(backup) for backup in backups]
+        [backup_document(backup, guarantee) for backup, guarantee in listed]
         + [unreadable_document(item) for item in unreadable]
         + [removed_document(item, source) for item in survey.removed]
     )
-    rows = [_row(backup) for backup in backups]
+    rows = [_row(backup, guarantee) for backup, guarantee in listed]
     if rows:
         output.table(_HEADER, rows, right=(3, 4, 5))
-    for backup in backups:
+    for backup, _ in listed:
         for doubt in backup.irregular:
             output.warn(doubt)
     for item in unreadable:
@@ -54,21 +65,23 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
         output.warn(f"{item.place.backup} {problem}: {item.error.message}")
     for missing in survey.removed:
         output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")
-    codes = [item.error.exit_code for item in unreadable] + [IntegrityError.exit_code] * bool(survey.removed)
+    codes = [item.error.exit_code for item in unreadable]
+    if survey.removed or any(standing.damage for standing in found):
+        codes.append(IntegrityError.exit_code)
     return max(codes, default=output.exit_code())
 
 
-def _row(backup: "Backup") -> tuple[str, ...]:
+def _row(backup: "Backup", guarantee: "Guarantee") -> tuple[str, ...]:
     manifest = backup.manifest
     return (
         manifest.backup,
-        backup.place.retention_class,
+        ",".join(place.retention_class for place in backup.places),
         human.time(manifest.started),
         human.size(manifest.totals.plaintext_bytes),
         human.size(manifest.totals.stored_bytes),
         human.number(manifest.totals.files),
         manifest.consistency,
-        human.time(manifest.promised_until),
+        end(guarantee.until),
         backup.signature,
         backup.key_id,
         backup.dated,

@@ -1,5 +1,6 @@
 """``archiver restore``."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,10 @@ if TYPE_CHECKING:
     from archiver.operations.access import Access, AccessOptions
     from archiver.operations.restore import RestoreResult
     from archiver.operations.restore_plan import Layout, Plan
+    from archiver.operations.thaw import Archived
+
+_SHOWN = 20
+"""Archived objects that are listed one by one."""
 
 
 @command(
@@ -30,6 +35,10 @@ if TYPE_CHECKING:
 @click.option("--force", is_flag=True, help="Replace files that are there; they are kept in .archiver-before-….")
 @click.option("--owner", metavar="USER[:GROUP]", help="Give everything to this owner instead of the recorded ones.")
 @click.option("--discard-replaced", is_flag=True, help="Delete what was replaced once the restore has succeeded.")
+@click.option("--thaw", is_flag=True, help="Have archived objects thawed, and wait for them, for hours or days.")
+@click.option(
+    "--thaw-days", type=click.IntRange(1, 365), default=7, show_default=True, help="How long they stay readable."
+)
 @click.option("--dry-run", is_flag=True, help="Show the plan and what stands in its way; write nothing.")
 @access_options
 def restore(
@@ -44,12 +53,17 @@ def restore(
     force: bool,
     owner: str | None,
     discard_replaced: bool,
+    thaw: bool,
+    thaw_days: int,
     dry_run: bool,
 ) -> int:
     """Restore BACKUP, by default the latest, proven before anything is replaced. Exits with 3 when nothing vouches for
     the time that it claims.
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
+
+    What lies in an archive storage class, such as DEEP_ARCHIVE, is refused without --thaw. A wait that was interrupted
+    goes on when the same command is run again.
     """
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import parse_time
@@ -76,9 +90,9 @@ def restore(
         warn_of_doubts(output, found)
         plan = plan_restore(archive, found, layout, only, owners)
         if dry_run:
-            return _show_plan(output, plan, force=force)
+            return _show_plan(output, plan, force=force, thaw=thaw)
         with output.progress():
-            result = carry_out(archive, plan, output, force=force)
+            result = carry_out(archive, plan, output, force=force, thaw_days=thaw_days if thaw else None)
     if discard_replaced:
         discard(result)
     _show_result(output, plan, result, discarded=discard_replaced)
@@ -104,13 +118,16 @@ def _in_place(access: "Access") -> "tuple[Access, Layout]":
     return replace(access, config=config, tuning=config.tuning), layout
 
 
-def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
+def _show_plan(output: Output, plan: "Plan", *, force: bool, thaw: bool) -> int:
     """The plan, and what stands in its way, which decides the exit code."""
     from archiver.operations.restore_plan import check_plan
+    from archiver.operations.thaw import refuse_archived
 
     obstacle: ArchiverError | None = None
     try:
         check_plan(plan, force=force)
+        if not thaw:
+            refuse_archived(plan.backup.manifest.backup, plan.archived)
     except ArchiverError as error:
         obstacle = error
     manifest = plan.backup.manifest
@@ -127,6 +144,10 @@ def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
             "file_bytes": plan.file_bytes,
             "unchanged_files": plan.unchanged,
             "media_to": landings.get("media"),
+            "archived": [
+                {"key": item.key, "bytes": item.size, "storage_class": item.storage_class, "state": item.state}
+                for item in plan.archived
+            ],
             "obstacle": None if obstacle is None else {"message": obstacle.message, "hint": obstacle.hint},
         }
     )
@@ -138,9 +159,22 @@ def _show_plan(output: Output, plan: "Plan", *, force: bool) -> int:
         kept = f", {human.number(plan.unchanged)} already in place" if plan.unchanged else ""
         files = f"{human.plural(plan.files, 'file')}, {human.size(plan.file_bytes)}"
         output.line(f"  media: {files} to {landings['media']}{kept}")
+    _show_archived(output, plan.archived)
     if obstacle is None:
         return output.exit_code()
     return obstacle.exit_code if output.json else report(output, obstacle)
+
+
+def _show_archived(output: Output, archived: Sequence["Archived"]) -> None:
+    from archiver.operations.thaw import total
+
+    if not archived:
+        return
+    output.line(f"  {human.plural(len(archived), 'object')}, {human.size(total(archived))}, must be thawed first:")
+    for item in archived[:_SHOWN]:
+        output.line(f"    {item.key}: {human.size(item.size)} in {item.storage_class}, {item.state}")
+    if len(archived) > _SHOWN:
+        output.line(f"    and {human.number(len(archived) - _SHOWN)} more, which --json lists")
 
 
 def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, discarded: bool) -> None:

@@ -1,6 +1,7 @@
 """``archiver verify``."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
 @command("verify", example="archiver verify --all\narchiver verify latest --level restore --identity recovery-card.txt")
 @click.argument("backup", required=False)
-@click.option("--all", "everything", is_flag=True, help="Every backup that is within its promise.")
+@click.option("--all", "everything", is_flag=True, help="Every copy of every backup that is within its promise.")
 @click.option(
     "--level",
     type=click.Choice(["storage", "data", "restore"]),
@@ -35,8 +36,9 @@ def verify(
 ) -> int:
     """Prove that BACKUP, by default the latest, is what it was. Levels data and restore need --identity.
 
-    Exits with 4 when anything is not; with --all every backup is tried, and the worst exit code counts: 4 also for one
-    that was removed before the end of its promise. Exits with 3 when nothing vouches for the time that it claims.
+    Of a backup with copies in several classes, CLASS/BACKUP is the one to look at. Exits with 4 when anything is not;
+    with --all every copy is tried, and the worst exit code counts: 4 also for a backup that was removed before the end
+    of its promise. Exits with 3 when nothing vouches for the time that it claims.
     """
     from archiver.errors import NotFoundError, UsageError
     from archiver.operations.access import resolve_access
@@ -66,20 +68,30 @@ def verify(
 def _check_all(
     output: Output, survey: "Survey", check: Callable[["Backup"], dict[str, object]]
 ) -> tuple[list[dict[str, object]], int]:
-    """What each backup comes to, and the worst exit code among them."""
+    """What each copy of each backup comes to, and the worst exit code among them."""
     from archiver.operations.history import Unreadable
 
     worst = 0
     results: list[dict[str, object]] = []
     for found in survey.backups:
-        try:
-            if isinstance(found, Unreadable):
-                raise found.error
-            results.append(check(found))
-        except ArchiverError as error:
-            results.append({"backup": found.place.backup, "verified": False, "problem": error.message})
-            # One JSON document: there the problem stands among the results.
-            worst = max(worst, error.exit_code if output.json else report(output, error))
+        copies = [found] if isinstance(found, Unreadable) else [replace(found, place=place) for place in found.places]
+        for copy in copies:
+            try:
+                if isinstance(copy, Unreadable):
+                    raise copy.error
+                results.append(check(copy))
+            except ArchiverError as error:
+                place = copy.place
+                results.append(
+                    {
+                        "backup": place.backup,
+                        "class": place.retention_class,
+                        "verified": False,
+                        "problem": error.message,
+                    }
+                )
+                # One JSON document: there the problem stands among the results.
+                worst = max(worst, error.exit_code if output.json else report(output, error))
     for missing in survey.removed:
         output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")
         worst = max(worst, IntegrityError.exit_code)
@@ -93,9 +105,11 @@ def _show(output: Output, verified: "Verified") -> dict[str, object]:
     if verified.environments is not None and verified.files is not None:
         environments = human.plural(verified.environments, "environment")
         checked += f", {environments} and {human.plural(verified.files, 'file')}"
-    output.line(f"{backup.manifest.backup}: verified ({verified.level}): {checked}, {signed(backup)}")
+    name = f"{backup.manifest.backup} in {backup.place.retention_class}"
+    output.line(f"{name}: verified ({verified.level}): {checked}, {signed(backup)}")
     return {
         "backup": backup.manifest.backup,
+        "class": backup.place.retention_class,
         "verified": True,
         "level": verified.level,
         **authorship(backup),

@@ -20,6 +20,7 @@ from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import Keyring
 from archiver.errors import ConfigError, FormatError, UsageError
 from archiver.operations.archive import Archive
+from archiver.retention.attributes import attribution, no_attributes
 from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
 
 
@@ -56,7 +57,8 @@ class Access:
     @contextmanager
     def open(self) -> Iterator[Archive]:
         """The archive, its store closed at the end."""
-        with closing(open_store(self.destination)) as store:
+        attributes = no_attributes if self.config is None else attribution(self.config.classes)
+        with closing(open_store(self.destination, attributes=attributes)) as store:
             yield Archive(store, self.source, self.trusted, self.keyring, workers=self.tuning.workers)
 
 

@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import decode_lines
-from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE, Digest, Vault, decode_manifest
+from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE, Digest, Manifest, Vault, decode_manifest
 from archiver.catalog.names import VAULTS, BackupPlace, backup_time, check_object_key
 from archiver.catalog.records import CONTENTS, OBJECTS, PLACEMENT, ContentsRecord, HeaderRecord, ObjectRecord
 from archiver.crypto.age import unseal
@@ -20,6 +20,7 @@ from archiver.errors import (
     IntegrityError,
     NotFoundError,
     RefusedError,
+    UnsignedError,
     UsageError,
 )
 from archiver.operations.chain import TOLERANCE, Chain
@@ -58,27 +59,27 @@ class Archive:
         self._keyring = keyring
         self._workers = workers
         self._vaults: dict[str, Identity] = {}
-        self._history = History(store, source, self.load)
+        self._history = History(store, source, self.load, self._claim)
 
     def places(self) -> list[BackupPlace]:
         """Where complete backups lie, newest first, the longest list of their classes included."""
         return [item.place for item in self._history.listed()]
 
     def backups(self, now: datetime | None = None) -> list[Backup | Unreadable]:
-        """All backups, newest first, each once; with ``now`` only those still within their promise.
+        """All backups, newest first, each once; with ``now`` only those still within a promise of any of their copies.
 
         One that is damaged, that anybody planted, or that later ones speak against, must not hide the others: it is
         ``Unreadable``.
         """
         found = self.newest_first()
-        return [backup for backup in found if now is None or _is_promised(backup, now)]
+        return [backup for backup in found if now is None or backup.is_promised(now)]
 
     def survey(self, now: datetime, *, everything: bool = False) -> Survey:
         """The backups within their promise at ``now``, or ``everything``, and those that were removed before then."""
         listed, chain = self._history.listed(), Chain(now)
         found = list(self._history.judged(listed, chain))
         removed = chain.removed({item.place.backup for item in listed}, now)
-        return Survey([backup for backup in found if everything or _is_promised(backup, now)], removed)
+        return Survey([backup for backup in found if everything or backup.is_promised(now)], removed)
 
     def newest_first(self, *, lazily: bool = False) -> Iterator[Backup | Unreadable]:
         """``backups`` one by one; ``lazily`` reads none before it is asked for."""
@@ -151,14 +152,19 @@ class Archive:
                 raise FormatError(f"{place.manifest}: vault {vault.id} is not that of the recipient that it names")
         meter = Meter()
         meter.update(data)
-        return Backup(place, manifest, meter.blake3, signer)
+        promises = {place.retention_class: manifest.promised_until}
+        return Backup(place, manifest, meter.blake3, signer, places=(place,), promises=promises)
+
+    def _claim(self, place: BackupPlace) -> Manifest:
+        """What the manifest at ``place`` says, proven by nothing."""
+        return decode_manifest(read_small(self.store, place.manifest, MAX_MANIFEST), place.manifest)
 
     def _read_signature(self, place: BackupPlace, trusted: Sequence[TrustedKey]) -> str:
         """The text of the signature, which one of ``trusted`` may have made."""
         try:
             signature = read_small(self.store, place.signature, MAX_SIGNATURE).decode("ascii", "replace")
         except NotFoundError:
-            raise AuthenticityError(
+            raise UnsignedError(
                 f"{place.manifest} has no signature",
                 hint="Restore another backup, or give --trust-unsigned if you know why it is missing.",
             ) from None
@@ -244,10 +250,6 @@ class Archive:
                 hint="The list was replaced or damaged: restore another backup.",
             )
         yield from held
-
-
-def _is_promised(backup: Backup | Unreadable, now: datetime) -> bool:
-    return isinstance(backup, Unreadable) or backup.manifest.promised_until > now
 
 
 def parse_time(text: str) -> datetime:

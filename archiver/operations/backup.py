@@ -8,7 +8,7 @@ import time
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from contextlib import ExitStack, closing
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 
 from archiver.buffers import Buffer, split
@@ -20,7 +20,7 @@ from archiver.catalog.manifest import (
     decode_manifest,
     encode_manifest,
 )
-from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key, parse_vault_key, vault_prefix
+from archiver.catalog.names import BackupPlace, new_backup_id, new_object_id, object_key
 from archiver.catalog.records import (
     CONSISTENCIES,
     Consistency,
@@ -40,15 +40,19 @@ from archiver.crypto.trust import TrustedKey
 from archiver.environment.copying import copy_stream
 from archiver.environment.external import remove_leftovers
 from archiver.environment.snapshot import Snapshot
-from archiver.errors import ConfigError, PinGivenUpError, SnapshotChangedError
+from archiver.errors import PinGivenUpError, SnapshotChangedError
 from archiver.operations.archive import Archive
 from archiver.operations.backup_lists import BackupLists
+from archiver.operations.backup_start import begin, check_vault
 from archiver.operations.chain import Statement
+from archiver.operations.commit_check import check_stored, promised
+from archiver.operations.needs import destination_rules
 from archiver.operations.objects import write_object
 from archiver.operations.predecessor import Predecessor, conclude, find_predecessor
 from archiver.operations.run_lock import run_lock
 from archiver.operations.sources import Source
 from archiver.progress import Reporter
+from archiver.retention.policy import in_force
 from archiver.sources.entries import CHANGED, FileEntry, HardLinks, UnreadableError, warning_record
 from archiver.sources.environments import Pins, data_files, environment_record, pin_all
 from archiver.sources.files import LargeFile
@@ -69,6 +73,7 @@ class BackupRequest:
     source: Source
     retention_class: str
     retention: RetentionClass
+    """As configured; a rule of the bucket that deletes sooner makes the promise shorter."""
     vault: PublicKey
     signing_key: SigningKey
     state_directory: Path
@@ -96,53 +101,28 @@ class BackupResult:
 
 
 def backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupResult:
-    """Make one backup and commit it. On any failure the store has no new backup and nothing open."""
+    """``make_backup`` under the source's lock; raises ``BusyError`` when another run has it."""
     with run_lock(request.state_directory, request.source.name):
-        aborted = store.recover()
-        if aborted:
-            reporter.event("recovered", interrupted_uploads=aborted)
-        remove_leftovers(request.state_directory)
-        _check_vault(store, request, reporter)
-        own = TrustedKey(request.signing_key.verify_key)
-        keys = [key for key in request.trusted if key.key != own.key]
-        archive = Archive(store, request.source.name, [own, *keys])
-        previous = find_predecessor(archive, request.state_directory, reporter)
-        started = _start(store, previous, reporter)
-        place = BackupPlace(request.retention_class, request.source.name, new_backup_id(started))
-        # Also the proof that this host may create keys, before it pins anything.
-        first = store.create(place.started, [])
-        return _Run(store, request, place, first.modified, reporter).execute(started, previous)
+        return make_backup(store, request, reporter)
 
 
-def _check_vault(store: Store, request: BackupRequest, reporter: Reporter) -> None:
-    vault = vault_id(str(request.vault))
-    places = [parse_vault_key(item.key) for item in store.list(vault_prefix(request.source.name, vault))]
-    found = {place.operator for place in places if place is not None}
-    if not found:
-        raise ConfigError(
-            f"{store.url} holds no key file of vault {vault} of source {request.source.name!r}: nobody could restore",
-            hint="Check that vault and destination in archiver.toml belong together; archiver init makes a new pair.",
-        )
-    for operator in sorted(set(request.operators) - found):
-        reporter.warn(
-            f"operator {operator!r} cannot open this backup: {store.url} holds no file of that name for vault {vault}; "
-            "if this operator was removed on another machine, take the name out of the configuration, else run "
-            "archiver keys add"
-        )
-
-
-def _start(store: Store, previous: Predecessor | None, reporter: Reporter) -> datetime:
-    """The store's clock, in a later second than the previous backup's: ids are ordered by age to the second."""
-    started = store.clock()
-    if previous is not None and started < previous.latest_started - timedelta(seconds=1):
-        reporter.warn(
-            f"the store's clock says {started:%Y-%m-%dT%H:%M:%SZ}, before backup {previous.latest}: until it "
-            "has passed that, latest is that older backup; name this one by its id"
-        )
-    if previous is not None and started.replace(microsecond=0) == previous.latest_started:
-        time.sleep(1 - started.microsecond / 1_000_000)
-        return store.clock()
-    return started
+def make_backup(store: Store, request: BackupRequest, reporter: Reporter) -> BackupResult:
+    """Make one backup and commit it, for the one run that holds the source's lock. On any failure the store has no new
+    backup and nothing open."""
+    aborted = store.recover()
+    if aborted:
+        reporter.event("recovered", interrupted_uploads=aborted)
+    remove_leftovers(request.state_directory)
+    check_vault(store, request.source.name, request.vault, request.operators, reporter)
+    own = TrustedKey(request.signing_key.verify_key)
+    keys = [key for key in request.trusted if key.key != own.key]
+    archive = Archive(store, request.source.name, [own, *keys])
+    previous = find_predecessor(archive, request.state_directory, reporter)
+    started = begin(store, previous, reporter)
+    place = BackupPlace(request.retention_class, request.source.name, new_backup_id(started))
+    # Also the proof that this host may create keys, before it pins anything.
+    first = store.create(place.started, [])
+    return _Run(store, request, place, first.modified, reporter).execute(started, previous)
 
 
 class _Run:
@@ -171,7 +151,10 @@ class _Run:
             self._lists.put(*environments)
             if tree is not None:
                 self._copy_media(tree, 0 if previous is None else previous.files)
-        manifest = self._describe(started, previous, environments)
+        rules = destination_rules(self._store)
+        term = in_force({place.retention_class: self._request.retention}, rules)[place.retention_class]
+        manifest = self._describe(started, previous, environments, promised(term))
+        check_stored(self._store, self._lists.stored, manifest.promised_until, term, rules)
         self._commit(manifest)
         return BackupResult(manifest, place.retention_class, environments, skew, self._store.requests)
 
@@ -294,7 +277,11 @@ class _Run:
         )
 
     def _describe(
-        self, started: datetime, previous: Predecessor | None, environments: Sequence[EnvironmentRecord]
+        self,
+        started: datetime,
+        previous: Predecessor | None,
+        environments: Sequence[EnvironmentRecord],
+        retention: RetentionClass,
     ) -> Manifest:
         place, request = self._place, self._request
         return Manifest(
@@ -303,8 +290,8 @@ class _Run:
             source=place.source,
             started=started,
             finished=self._store.clock(),
-            keep_days=request.retention.keep,
-            lease_days=request.retention.lease,
+            keep_days=retention.keep,
+            lease_days=retention.lease,
             consistency=weakest(record.method for record in environments),
             totals=self._lists.totals,
             sequence=1 if previous is None else min(previous.sequence + 1, MAX_SEQUENCE),

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
 from types import TracebackType
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 from msgspec import structs
 from msgspec.json import Decoder
@@ -40,7 +40,8 @@ LIMITS = (EARLIEST, LATEST)
 class BackupLists:
     """A context manager: the lists exist in the store when the block has ended without an error, and not before.
 
-    ``totals`` may be read at any time, ``contents`` and ``objects`` once the block has ended.
+    ``totals`` may be read at any time, ``contents``, ``objects`` and ``stored`` once the block has ended. Takes
+    about 0.3 KB of memory for each object.
     """
 
     def __init__(self, store: Store, place: BackupPlace, vault: Recipient, tuning: Tuning, reporter: Reporter) -> None:
@@ -52,6 +53,7 @@ class BackupLists:
         self._objects = self._feed(place.objects, OBJECTS, [])
         self._contents = self._feed(place.contents, CONTENTS, [vault])
         self._resources = ExitStack()
+        self._stored: dict[str, int] = {}
         self.totals = Totals(environments=0, files=0, plaintext_bytes=0, objects=0, stored_bytes=0, warnings=0)
 
     def __enter__(self) -> Self:
@@ -86,6 +88,7 @@ class BackupLists:
         for record in objects:
             self._count(objects=1, plaintext_bytes=record.plaintext_size, stored_bytes=record.stored_size)
             key = object_key(self._place.retention_class, self._place.source, record.id, record.kind)
+            self._stored[key] = record.stored_size
             self._objects.put(record)
             self._placement.put(PlacementRecord(id=record.id, key=key))
 
@@ -96,6 +99,17 @@ class BackupLists:
     @property
     def objects(self) -> Digest:
         return _digest(self._objects.result)
+
+    @property
+    def stored(self) -> dict[str, int]:
+        """By key how many bytes the store must have of each object and list; once the block has ended."""
+        place = self._place
+        feeds: dict[str, Feed[Any, Written]] = {
+            place.contents: self._contents,
+            place.objects: self._objects,
+            place.placement: self._placement,
+        }
+        return self._stored | {key: feed.result.stored.size for key, feed in feeds.items()}
 
     def _count(self, **counts: int) -> None:
         self.totals = structs.replace(

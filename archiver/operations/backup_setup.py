@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from archiver.catalog.names import check_class
-from archiver.config import Config, PinLimits, SourceConfig
+from archiver.config import HELD, Config, PinLimits, RetentionClass, SourceConfig
 from archiver.crypto.identities import read_secret_file
 from archiver.crypto.keys import parse_recipient
 from archiver.crypto.minisign import SigningKey, VerifyKey
@@ -19,9 +19,11 @@ from archiver.operations.access import configured_keys
 from archiver.operations.backup import BackupRequest, BackupResult, backup
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
+from archiver.retention.attributes import attribution
 from archiver.sources.entries import FileEntry, Skipped
 from archiver.sources.environments import EnvironmentSpec, damage_explained, data_files
 from archiver.sources.media import MediaTree
+from archiver.stores.base import Store
 from archiver.stores.destination import Destination, FileDestination, open_store, parse_destination
 
 
@@ -50,17 +52,17 @@ class Preview:
 def backup_source(
     config: Config, name: str | None, retention_class: str, label: str, reporter: Reporter
 ) -> tuple[BackupResult, float]:
-    """Back up the source called ``name``; the result, and the seconds it took."""
+    """Back up the source called ``name``, and nothing more; the result, and the seconds it took."""
     began = time.monotonic()
-    request = _request(config, config.source(name), retention_class, label)
-    destination = parse_destination(config.destination, config.destination_options)
-    with closing(open_store(destination, request.state_directory / "journal")) as store:
+    source = config.source(name)
+    request = backup_request(config, source, retention_class, label)
+    with closing(open_destination(config, source)) as store:
         return backup(store, request, reporter), time.monotonic() - began
 
 
 def preview(config: Config, name: str | None, retention_class: str) -> Preview:
     """Everything but the backup: keys and destination are checked, environments inspected, the media tree listed."""
-    request = _request(config, config.source(name), retention_class, "")
+    request = backup_request(config, config.source(name), retention_class, "")
     source = request.source
     environments = [_previewed(spec, config.pin) for spec in source.environments]
     files = size = 0
@@ -88,9 +90,25 @@ def _previewed(spec: EnvironmentSpec, limits: PinLimits) -> PreviewedEnvironment
     return PreviewedEnvironment(spec.name, spec.directory, report.way, report.copy_size)
 
 
-def _request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:
+def check_backup_class(config: Config, name: str) -> RetentionClass:
+    """The terms of the class called ``name``; raises ``UsageError`` for one that nothing can be backed up into."""
+    if name == HELD:
+        raise UsageError(
+            f"nothing is backed up into class {HELD!r}: it keeps copies until they are released",
+            hint="Back up into another class, then run archiver hold latest.",
+        )
+    return config.retention_class(check_class(name))
+
+
+def open_destination(config: Config, source: SourceConfig) -> Store:
+    """The configuration's store, to back up ``source`` into; the caller closes it."""
+    destination = parse_destination(config.destination, config.destination_options)
+    return open_store(destination, config.state_directory / source.name / "journal", attribution(config.classes))
+
+
+def backup_request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:
     """Everything that must be right before anything is read or sent."""
-    retention = config.retention_class(check_class(retention_class))
+    retention = check_backup_class(config, retention_class)
     if config.signing_key is None:
         raise ConfigError(f"{config.path} names no signing key", hint="Run archiver init, or set signing.key.")
     try:

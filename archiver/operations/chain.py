@@ -161,8 +161,8 @@ def undated(statement: Statement) -> str:
     return (
         f"nothing vouches for the time of {manifest.backup}: it says that it was made between "
         f"{_time(manifest.started)} and {_time(manifest.finished)}, the store has had it since "
-        f"{_time(statement.modified)}; a copied destination looks like this, and so does a backup that was dated back "
-        "with a stolen signing key"
+        f"{_time(statement.modified)}; a copied destination looks like this, so does a late copy in another class "
+        "whose original is gone, and so does a backup that was dated back with a stolen signing key"
     )
 
 

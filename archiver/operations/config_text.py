@@ -4,11 +4,12 @@ import json
 from collections.abc import Mapping
 from pathlib import Path
 
-from archiver.config import DEFAULT_KEEP, DEFAULT_LEASE
+from archiver.config import DEFAULT_CLASSES, DEFAULT_KEEP, DEFAULT_LEASE
 
 
 def render_new(destination: str, signing_key: Path, verify_key: str) -> str:
     """A whole file but for its sources. A relative path of the key is relative to the file."""
+    monthly = DEFAULT_CLASSES["monthly"]
     return f"""\
 # archiver.toml: what is backed up, and where to. It holds no secret. docs/CONFIGURATION.md lists every key.
 
@@ -26,6 +27,13 @@ trusted = [{_quote(verify_key)}]
 # A backup of this class is promised for `keep` days; its data stay `lease` days longer.
 keep = {DEFAULT_KEEP}
 lease = {DEFAULT_LEASE}
+
+[class.monthly]
+# The first backup of every {monthly.every} is copied into this class. Lifecycle rules go by age alone: when no backup
+# succeeds for more than a month, this is what is left. With every = "never" nothing is copied.
+keep = {monthly.keep}
+lease = {monthly.lease}
+every = {_quote(monthly.every)}
 """
 
 

@@ -13,7 +13,7 @@ from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import ArchiverError
 from archiver.operations.access import configured_keys
-from archiver.operations.doctor_destination import directory_findings, examine_bucket, reach
+from archiver.operations.doctor_destination import directory_findings, examine_bucket, overdue_findings, reach
 from archiver.operations.doctor_environment import examine_environment
 from archiver.operations.doctor_vault import vault_findings
 from archiver.operations.findings import Finding, nearest
@@ -35,6 +35,8 @@ def examine(config: Config) -> Iterator[Finding]:
         reachable = all(finding.severity != "error" for finding in reached)
         if reachable and isinstance(destination, S3Destination):
             yield from examine_bucket(destination, store, config)
+        elif reachable:
+            yield from overdue_findings(store, config)
         for source in config.sources.values():
             yield from _source(source, config)
             if reachable:

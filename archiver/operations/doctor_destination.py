@@ -11,12 +11,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from archiver.catalog.names import BackupPlace, data_prefix, new_object_id
+from archiver.catalog.names import BackupPlace, data_prefix, new_object_id, object_key
 from archiver.config import Config
 from archiver.errors import ArchiverError
 from archiver.operations.archive import Archive
 from archiver.operations.doctor_bucket import settings_findings
 from archiver.operations.findings import Finding, Severity, nearest
+from archiver.operations.lifecycle import overdue
+from archiver.retention.attributes import attribution
 from archiver.stores.base import Store, StoredObject
 from archiver.stores.destination import Destination, FileDestination, S3Destination
 from archiver.stores.s3_facts import BucketSettings, Permissions, Rate, Speed, Trial, Unknown
@@ -70,6 +72,12 @@ def directory_findings(root: Path) -> Iterator[Finding]:
         yield Finding("warning", subject, f"only {free / 2**20:,.0f} MiB are free", "Free space: backups need room.")
 
 
+def overdue_findings(store: Store, config: Config) -> Iterator[Finding]:
+    """Whether a directory holds what ``archiver expire`` should have deleted."""
+    for problem in overdue(store, config.classes, store.clock()):
+        yield Finding(problem.severity, f"destination {store.url}", problem.message, problem.hint)
+
+
 def examine_bucket(destination: S3Destination, store: Store, config: Config) -> Iterator[Finding]:
     """The bucket's settings, the permissions and the speed, once for all sources. Leaves nothing behind."""
     # boto3 takes a quarter of a second to import.
@@ -83,8 +91,9 @@ def examine_bucket(destination: S3Destination, store: Store, config: Config) -> 
             yield from endpoint_findings(f"destination {store.url}", connection.endpoint)
             settings = bucket_settings(connection)
             region, base = connection.client.meta.region_name, connection.full_key("")
-            yield from settings_findings(f"bucket {destination.bucket}", settings, region, base, config.classes)
-            probe = S3Probe(connection, destination.options)
+            lock = destination.options.object_lock
+            yield from settings_findings(f"bucket {destination.bucket}", settings, region, base, config.classes, lock)
+            probe = S3Probe(connection, destination.options, attribution(config.classes))
             for source in itertools.islice(config.sources, 1):
                 permissions, speed = _try(probe, settings, source, _newest(store, config.sources), store)
                 yield from permission_findings(f"permissions in {place}", permissions)
@@ -163,7 +172,7 @@ def _try(
 
 def _probe_key(source: str) -> str:
     """A key where a backup would create its own, that no other has and nothing will have."""
-    return f"{data_prefix(_PROBE_CLASS, source)}{new_object_id()}.probe"
+    return object_key(_PROBE_CLASS, source, new_object_id(), "file")
 
 
 def _newest(store: Store, sources: Iterable[str]) -> BackupPlace | None:

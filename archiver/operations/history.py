@@ -1,17 +1,26 @@
 """Which backups of a source a store has, and what is to be thought of each: chain.py applied to what is stored."""
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
 
 from archiver.catalog.manifest import Manifest
-from archiver.catalog.names import BackupPlace, backups_prefix, is_class, parse_manifest_key
+from archiver.catalog.names import BackupPlace
 from archiver.crypto.trust import TrustedKey
-from archiver.errors import ArchiverError, AuthenticityError, IntegrityError, NotFoundError, RefusedError, StorageError
+from archiver.errors import (
+    ArchiverError,
+    AuthenticityError,
+    IntegrityError,
+    NotFoundError,
+    RefusedError,
+    StorageError,
+    UnsignedError,
+)
 from archiver.operations.chain import DATINGS, Chain, Dating, Removed, Statement, Verdict, is_long, undated
+from archiver.operations.places import Listed, check_lists, latest, list_places, promise_of
 from archiver.parallel import ordered_map
 from archiver.stores.base import Store
 
@@ -35,6 +44,19 @@ class Backup:
     """In words, why nothing vouches for its time; None where something does."""
     irregular: tuple[str, ...] = ()
     """In words, what else is not as in an untouched destination."""
+    places: tuple[BackupPlace, ...] = ()
+    """Where complete copies of it lie: these very bytes, with all lists. ``place`` comes first."""
+    promises: Mapping[str, datetime | None] = field(default_factory=dict)
+    """By the class of each of ``places``: until when the copy there is promised; None: for ever."""
+
+    @property
+    def promised_until(self) -> datetime | None:
+        """The end of the longest promise; None: for ever."""
+        return latest(self.promises.values())
+
+    def is_promised(self, now: datetime) -> bool:
+        until = self.promised_until
+        return until is None or until > now
 
     @property
     def signature(self) -> Literal["verified", "unchecked"]:
@@ -57,6 +79,13 @@ class Unreadable:
 
     place: BackupPlace
     error: ArchiverError
+    expired: datetime | None = None
+    """Until when it says itself to be promised, where nothing but its signatures is missing: a signature is older than
+    its manifest, and the rules of a store remove it first. None where that does not explain what is wrong."""
+
+    def is_promised(self, now: datetime) -> bool:
+        """Whether it is worth an alarm still."""
+        return self.expired is None or self.expired > now
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,11 +98,11 @@ class Survey:
 
 
 @dataclass(frozen=True, slots=True)
-class Listed:
-    """A place with a manifest, and since when the store has it."""
+class _Copy:
+    """A manifest at one place."""
 
-    place: BackupPlace
-    modified: datetime
+    backup: Backup
+    listed: Listed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +114,24 @@ class _Candidate:
 
 
 class History:
-    """The backups of ``source`` in ``store``; ``load`` reads the manifest at one place and authenticates it."""
+    """The backups of ``source`` in ``store``; ``load`` reads the manifest at one place and authenticates it, ``claim``
+    only reads it."""
 
-    def __init__(self, store: Store, source: str, load: Callable[[BackupPlace], Backup]) -> None:
+    def __init__(
+        self,
+        store: Store,
+        source: str,
+        load: Callable[[BackupPlace], Backup],
+        claim: Callable[[BackupPlace], Manifest],
+    ) -> None:
         self._store = store
         self._source = source
         self._load = load
+        self._claim = claim
 
     def listed(self) -> list[Listed]:
         """Where complete backups lie and since when, newest first, the longest list of their classes included."""
-        found: list[Listed] = []
-        for retention_class in self._store.list_names():
-            if is_class(retention_class):
-                for item in self._store.list(backups_prefix(retention_class, self._source)):
-                    place = parse_manifest_key(item.key)
-                    if place is not None:
-                        found.append(Listed(place, item.modified))
-        return sorted(found, key=lambda item: (item.place.backup, item.place.retention_class), reverse=True)
+        return list_places(self._store, self._source)
 
     def find(self, backup: str, listed: Sequence[Listed], retention_class: str = "") -> Backup:
         """The one called ``backup``, judged by all that are later: only they can speak against it, or for it.
@@ -121,7 +151,10 @@ class History:
         wanted = [item for item in listed if item.place.backup == backup]
         if retention_class:
             wanted = [item for item in wanted if item.place.retention_class == retention_class]
-        found = self._choose(self._candidates(wanted), chain)
+        candidates, errors = self._candidates(wanted)
+        if not candidates:
+            raise errors[0]
+        found = self._choose(candidates, chain)
         return replace(found, irregular=found.irregular + compared)
 
     def judged(self, listed: Sequence[Listed], chain: Chain, *, lazily: bool = False) -> Iterator[Backup | Unreadable]:
@@ -132,10 +165,12 @@ class History:
         by_id = [list(items) for _, items in groupby(listed, key=lambda item: item.place.backup)]
 
         def load(items: list[Listed]) -> list[_Candidate] | Unreadable:
-            try:
-                return self._candidates(items)
-            except (IntegrityError, NotFoundError, RefusedError) as error:
-                return Unreadable(items[0].place, error)
+            candidates, errors = self._candidates(items)
+            if candidates:
+                return candidates
+            if not isinstance(errors[0], IntegrityError | NotFoundError | RefusedError):
+                raise errors[0]
+            return Unreadable(items[0].place, errors[0], self._expired(items, errors))
 
         for candidates in map(load, by_id) if lazily else ordered_map(load, by_id, workers=_READERS):
             if isinstance(candidates, Unreadable):
@@ -167,14 +202,14 @@ class History:
             chosen.backup,
             dated=verdict.dated,
             undated=undated(chosen.statement) if verdict.dated == "unproven" else None,
-            irregular=(*verdict.doubts, *ignored),
+            irregular=(*chosen.backup.irregular, *verdict.doubts, *ignored),
         )
 
-    def _candidates(self, items: Sequence[Listed]) -> list[_Candidate]:
+    def _candidates(self, items: Sequence[Listed]) -> tuple[list[_Candidate], list[ArchiverError]]:
         """The manifests under one id, which may lie in several classes, each once, from the first place that is whole:
-        anybody who may create keys can plant a copy of a manifest in another class. Raises the first place's error when
-        there is none."""
-        found: dict[str, list[tuple[Backup, Listed]]] = {}
+        anybody who may create keys can plant a copy of a manifest in another class. Beside them what is wrong with the
+        other places, in their order: at least one thing where there is no candidate."""
+        found: dict[str, list[_Copy]] = {}
         errors: list[ArchiverError] = []
         for item in items:
             try:
@@ -182,27 +217,44 @@ class History:
             except (IntegrityError, NotFoundError, StorageError) as error:
                 errors.append(error)
             else:
-                found.setdefault(backup.blake3, []).append((backup, item))
+                found.setdefault(backup.blake3, []).append(_Copy(backup, item))
         candidates = []
         for copies in found.values():
+            modified = min(copy.listed.modified for copy in copies)
+            whole = []
             # The oldest first: whoever plants a copy with lists of his own in another class cannot make it older.
-            for backup, item in sorted(copies, key=lambda copy: copy[1].modified):
+            for copy in sorted(copies, key=_age):
                 try:
                     if len(items) > 1:
-                        self._check_lists(item.place)
-                except (NotFoundError, StorageError) as error:
+                        check_lists(self._store, copy.listed.place, copy.backup.manifest)
+                except (IntegrityError, NotFoundError, StorageError) as error:
                     errors.append(error)
                 else:
-                    modified = min(listed.modified for _, listed in copies)
-                    candidates.append(_Candidate(backup, self._statement(backup, modified, items)))
-                    break
-        if not candidates:
-            raise errors[0]
-        return candidates
+                    whole.append(copy)
+            if whole:
+                backup = self._with_places(whole)
+                candidates.append(_Candidate(backup, self._statement(backup, modified, items)))
+        return candidates, errors
 
-    def _check_lists(self, place: BackupPlace) -> None:
-        for key in (place.objects, place.contents, place.placement):
-            self._store.stat(key)
+    def _with_places(self, copies: Sequence[_Copy]) -> Backup:
+        """The first of ``copies``, with the places of all and what is promised of each."""
+        promises: dict[str, datetime | None] = {}
+        doubts: list[str] = []
+        for copy in copies:
+            promise, doubt = promise_of(self._store, copy.listed, copy.backup.manifest)
+            promises[copy.listed.place.retention_class] = promise
+            doubts += [doubt] if doubt else []
+        places = tuple(copy.listed.place for copy in copies)
+        return replace(copies[0].backup, places=places, promises=promises, irregular=tuple(doubts))
+
+    def _expired(self, items: Sequence[Listed], errors: Sequence[ArchiverError]) -> datetime | None:
+        """Until when a backup that cannot be read says to have been promised: ``Unreadable.expired``."""
+        if not all(isinstance(error, UnsignedError) for error in errors):
+            return None
+        try:
+            return latest(promise_of(self._store, item, self._claim(item.place))[0] for item in items)
+        except (IntegrityError, NotFoundError, RefusedError):
+            return None
 
     def _statement(self, backup: Backup, modified: datetime, items: Iterable[Listed]) -> Statement:
         began = None
@@ -213,6 +265,11 @@ class History:
                 found = (item for key in keys for item in self._store.list(key) if item.key == key)
                 began = min((item.modified for item in found), default=None)
         return Statement(backup.manifest, backup.blake3, backup.signer, modified, began)
+
+
+def _age(copy: _Copy) -> tuple[datetime, bool]:
+    """Smaller for the older one. A store tells whole seconds: within one, what was copied comes after the original."""
+    return copy.listed.modified, copy.listed.terms is not None
 
 
 def _rank(judged: tuple[_Candidate, Verdict]) -> tuple[bool, int, datetime]:

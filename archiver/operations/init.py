@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 
 from archiver.catalog.names import check_name, vault_key, vault_prefix
-from archiver.config import Config, load_config, parse_config
+from archiver.config import DEFAULT_CLASSES, Config, load_config, parse_config
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.identities import read_secret_file, write_secret_file
 from archiver.crypto.keys import SecretKey, generate_identity
@@ -23,6 +23,7 @@ from archiver.operations.access import configured_keys
 from archiver.operations.config_edit import change_config
 from archiver.operations.config_text import render_new, render_source
 from archiver.operations.operator_keys import opens_with, operator_text, weakness
+from archiver.retention.attributes import attribution
 from archiver.stores.base import Store
 from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
 
@@ -91,7 +92,8 @@ def init(request: InitRequest) -> InitResult:
         write_secret_file(request.card, card.render())
         made.append(request.card)
         write = _config_writer(request.config, existing, section, signing_path, signer, card, made)
-        with closing(open_store(destination)) as store:
+        classes = DEFAULT_CLASSES if existing is None else existing.classes
+        with closing(open_store(destination, attributes=attribution(classes))) as store:
             _refuse_existing(store, request.source)
             store.create(key, [sealed])
         try:

@@ -10,7 +10,7 @@ from archiver.config import Tuning
 from archiver.crypto.age import MAX_HEAD, AgeReader, seal
 from archiver.crypto.recipients import Identity, Recipient
 from archiver.crypto.stream import CHUNK
-from archiver.errors import IntegrityError, NotFoundError
+from archiver.errors import ArchiverError, IntegrityError, NotFoundError, RefusedError
 from archiver.parallel import ordered_map
 from archiver.stages.frames import (
     FOOTER,
@@ -169,6 +169,21 @@ class ObjectReader:
                 f"{self._key} is missing from {self._store.url}",
                 hint="Restore another backup, or this one from another copy.",
             ) from error
+        except RefusedError as error:
+            if not self._is_archived():
+                raise
+            raise RefusedError(
+                f"{self._key} is archived: the store gives it out only after it was thawed",
+                hint="archiver restore --thaw asks for what it needs, waits for some hours, and restores; what was "
+                "thawed can then be read for some days.",
+            ) from error
+
+    def _is_archived(self) -> bool:
+        try:
+            return self._store.availability(self._key) != "ready"
+        except ArchiverError:
+            # What the store said to the read tells more.
+            return False
 
     def _decompress(self, opened: Generator[Buffer, None, None], wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
         starts, offsets = self._table.starts, self._table.offsets

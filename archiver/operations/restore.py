@@ -8,6 +8,7 @@ of each environment, its entry counts. Only then is it moved into place, file by
 import fcntl
 import os
 import shutil
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ from archiver.operations.archive import Archive
 from archiver.operations.assembly import Assembly
 from archiver.operations.paths import DATA_FILE, MEDIA
 from archiver.operations.restore_plan import BEFORE, STAGING, Landing, Plan, check_plan, selected_media
+from archiver.operations.thaw import refuse_archived, thaw
 from archiver.progress import Reporter
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sinks.files import StagedFile
@@ -47,10 +49,27 @@ class RestoreResult:
     kept: Sequence[Path]
 
 
-def restore(archive: Archive, plan: Plan, reporter: Reporter, *, force: bool = False) -> RestoreResult:
-    """Carry out ``plan``. On any failure before the swap the target is as it was and nothing is left behind."""
+def restore(
+    archive: Archive,
+    plan: Plan,
+    reporter: Reporter,
+    *,
+    force: bool = False,
+    thaw_days: int | None = None,
+    sleep: Callable[[float], None] = time.sleep,
+) -> RestoreResult:
+    """Carry out ``plan``. On any failure before the swap the target is as it was and nothing is left behind.
+
+    Archived objects are thawed for ``thaw_days`` and waited for; without it they are refused.
+    """
     check_plan(plan, force=force)
     backup = plan.backup.manifest.backup
+    if thaw_days is None:
+        refuse_archived(backup, plan.archived)
+    elif plan.archived:
+        thaw(archive.store, plan.archived, reporter, days=thaw_days, sleep=sleep)
+        # The wait may have taken days.
+        check_plan(plan, force=force)
     with ExitStack() as resources:
         for root in plan.roots:
             resources.enter_context(_staging(root, backup))

@@ -19,6 +19,7 @@ from archiver.operations.history import Backup
 from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
 from archiver.operations.selection import StandIns, find_stand_ins, select
 from archiver.operations.sources import Source
+from archiver.operations.thaw import Archived, easiest_copy
 from archiver.sinks.environment import refuse_live
 from archiver.sinks.files import is_unchanged
 from archiver.sinks.owners import OwnerMap, by_name
@@ -101,6 +102,10 @@ class Plan:
     """Files that are in place already, and are left alone."""
     linked: set[bytes] = field(default_factory=set)
     """Paths of files that have hard links: these are always fetched, because a link needs its file beside it."""
+    objects: set[str] = field(default_factory=set)
+    """Ids of the objects that are to be fetched."""
+    archived: Sequence[Archived] = ()
+    """Those of them that must be thawed first."""
 
     def is_unchanged(self, record: FileRecord) -> bool:
         """Whether ``record`` is in place already, to the last attribute, so that it is left alone."""
@@ -146,6 +151,7 @@ def plan_restore(
             names.add(record.name)
             if plan.selected(item_path(record)):
                 plan.environments.append(record)
+                plan.objects.update(extent.object for extent in record.extents)
     if only:
         plan.stand_ins = find_stand_ins(_media(archive, backup), plan.selected)
     for media in selected_media(archive, plan):
@@ -160,12 +166,14 @@ def plan_restore(
                 plan.unchanged += 1
             else:
                 plan.fetch_bytes += sum(extent.length for extent in media.extents)
+                plan.objects.update(extent.object for extent in media.extents)
     if not plan.environments and not plan.has_media:
         wanted = " or ".join(repr(pattern) for pattern in only) or "anything"
         raise NotFoundError(
             f"backup {backup.manifest.backup} does not hold {wanted}",
             hint=f"archiver ls {backup.manifest.backup} shows what it holds.",
         )
+    plan.backup, plan.archived = easiest_copy(archive, backup, plan.objects)
     return plan
 
 

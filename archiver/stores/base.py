@@ -1,11 +1,12 @@
 """The store protocol: what every destination promises. Its docstrings are the contract; tests/stores/ enforces it."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Protocol
+from typing import Literal, Protocol
 
 from archiver.buffers import Buffer
+from archiver.retention.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,6 +18,12 @@ class StoredObject:
     """Bytes."""
     modified: datetime
     """When the key was created, by the store's clock, UTC; S3 gives whole seconds."""
+    storage_class: str | None = None
+    """The store's name for where it keeps the key; None: the standard one, or the store was not asked."""
+
+
+Availability = Literal["ready", "archived", "thawing"]
+"""Whether a key can be read now; must be thawed first, for hours; or is being thawed."""
 
 
 class Store(Protocol):
@@ -50,6 +57,14 @@ class Store(Protocol):
         stored, it fails although the key may exist; callers use random keys, so nothing clashes.
         """
 
+    def copy(self, source: str, key: str) -> StoredObject:
+        """Create ``key`` with the bytes of the key ``source``, within the store: nothing passes through this host.
+
+        As ``create`` in everything else: atomic, never over an existing key, and with the attributes (storage class,
+        lock, encryption) that ``key`` would get there; its ``modified`` is that of the copy. Raises ``NotFoundError``
+        for a missing ``source``, and ``RefusedError`` for one that must be thawed.
+        """
+
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         """The bytes of ``key`` from ``start``, ``length`` of them or up to the end, in buffers of bounded size.
 
@@ -71,6 +86,27 @@ class Store(Protocol):
         """The distinct next segments below ``prefix``, which is empty or ends with ``/``, in order, each once.
 
         For ``a/b/c`` and ``a/d``, ``list_names("a/")`` gives ``b`` and ``d``. Cheap however much lies below them.
+        """
+
+    def availability(self, key: str) -> Availability:
+        """Whether ``key`` can be read now. Raises ``NotFoundError``."""
+
+    def thaw(self, key: str, days: int) -> None:
+        """Ask the store to make the archived ``key`` readable for so many days; it takes hours. Asking again is no
+        error. Raises ``StorageError`` where the store cannot."""
+
+    def rules(self) -> Sequence[Rule] | None:
+        """The lifecycle rules that are enabled for the whole bucket, by prefixes of full keys; None where nothing ever
+        runs any, as in a directory. Raises ``RefusedError`` where they may not be read."""
+
+    def full_key(self, key: str) -> str:
+        """``key``, or a prefix of keys, as rules name it."""
+
+    def unlock(self, key: str) -> None:
+        """Take the legal hold off ``key``, where there is one, so that it can be deleted for good. Raises
+        ``NotFoundError``, and ``RefusedError`` where the credentials may not.
+
+        Only for a command that an administrator runs, as ``delete``.
         """
 
     def delete(self, key: str) -> None:

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
 
 from archiver.errors import ConfigError
+from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.base import Store
 from archiver.stores.journal import Journal
 from archiver.stores.keys import is_key
@@ -95,8 +96,13 @@ def with_surroundings(destination: Destination, environ: Mapping[str, str]) -> D
     return replace(destination, options=replace(options, endpoint=endpoint, region=region))
 
 
-def open_store(destination: Destination, journal_path: Path | None = None) -> Store:
+def open_store(
+    destination: Destination, journal_path: Path | None = None, attributes: Attribution = no_attributes
+) -> Store:
     """The store at ``destination``; no request is made yet. The caller closes it.
+
+    ``attributes`` say with what keys are created in it. Whoever creates any in a class gives those of its
+    configuration: without them objects get no storage class but the destination's, and nothing is locked.
 
     What is open in it is journalled beside ``journal_path``, in a file of this destination's own; without a path a
     later run cannot recover what a killed one left, so that is for reading only.
@@ -108,7 +114,12 @@ def open_store(destination: Destination, journal_path: Path | None = None) -> St
     from archiver.stores.s3 import S3Store
 
     return S3Store(
-        destination.bucket, destination.prefix, destination.options, journal=journal, url=destination.display
+        destination.bucket,
+        destination.prefix,
+        destination.options,
+        journal=journal,
+        attributes=attributes,
+        url=destination.display,
     )
 
 

@@ -11,27 +11,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from archiver.buffers import Buffer
-from archiver.errors import AlreadyExistsError, ArchiverError, NotFoundError, RefusedError, StorageError
+from archiver.errors import AlreadyExistsError, NotFoundError, StorageError
 from archiver.filesystem import sync_directory
-from archiver.stores.base import StoredObject
+from archiver.retention.rules import Rule
+from archiver.stores.base import Availability, StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_segment
+from archiver.stores.local_errors import lookup_error, storage_error
 from archiver.stores.ranges import READ_SIZE, check_range, range_end
 
 # No key may hold a '~', so no key can ever be mistaken for a temporary file, nor the other way round.
 _TEMPORARY_START = ".~"
 _TEMPORARY_END = ".partial"
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
-
-_HINTS = {
-    errno.ENOSPC: "Free some space in the destination, or choose another one.",
-    errno.EDQUOT: "Raise the quota, or choose another destination.",
-    errno.EACCES: "Give the user who runs archiver access to the destination directory.",
-    errno.EPERM: "Use a directory that the user who runs archiver may write, on a filesystem with hard links.",
-    errno.EOPNOTSUPP: "Use a directory on a filesystem with hard links.",
-    errno.EROFS: "Mount the destination's filesystem writable.",
-    errno.ENOTDIR: "Use a destination in which no file or link lies where a directory must be.",
-}
 
 
 class LocalStore:
@@ -63,7 +55,7 @@ class LocalStore:
         try:
             self._make_directory(path.parent)
         except OSError as error:
-            raise _storage_error(path.parent, error) from error
+            raise storage_error(path.parent, error) from error
         entry = str(temporary.relative_to(self._root))
         self._journal.add(entry)
         try:
@@ -88,7 +80,7 @@ class LocalStore:
         try:
             status = path.lstat()
         except OSError as error:
-            raise _lookup_error(path, error) from error
+            raise lookup_error(path, error) from error
         if not stat.S_ISREG(status.st_mode):
             raise NotFoundError(f"{path} is not a regular file")
         return StoredObject(key, status.st_size, _modified(status))
@@ -111,6 +103,28 @@ class LocalStore:
             )
         )
 
+    def copy(self, source: str, key: str) -> StoredObject:
+        # Not a hard link: that would have the age of its source, and expire with it.
+        check_key(key)
+        self.stat(source)
+        return self.create(key, self.read(source))
+
+    def availability(self, key: str) -> Availability:
+        self.stat(key)
+        return "ready"
+
+    def thaw(self, key: str, days: int) -> None:  # noqa: ARG002 - of the protocol
+        self.stat(key)
+
+    def rules(self) -> Sequence[Rule] | None:
+        return None
+
+    def full_key(self, key: str) -> str:
+        return key
+
+    def unlock(self, key: str) -> None:
+        self.stat(key)
+
     def delete(self, key: str) -> None:
         # Directories stay: another thread may be about to create a key in one.
         path = self._root / self.stat(key).key
@@ -118,7 +132,7 @@ class LocalStore:
             path.unlink()
             sync_directory(path.parent)
         except OSError as error:
-            raise _lookup_error(path, error) from error
+            raise lookup_error(path, error) from error
 
     def recover(self) -> int:
         removed = 0
@@ -132,7 +146,7 @@ class LocalStore:
             except (FileNotFoundError, NotADirectoryError):
                 pass
             except OSError as error:
-                raise _storage_error(path, error) from error
+                raise storage_error(path, error) from error
             self._journal.remove(entry)
         return removed
 
@@ -164,7 +178,7 @@ class LocalStore:
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
         except OSError as error:
-            raise _storage_error(path, error) from error
+            raise storage_error(path, error) from error
         try:
             # What the body raises passes through as it is: only our own calls are translated.
             for buffer in body:
@@ -172,11 +186,11 @@ class LocalStore:
                 try:
                     _write_all(descriptor, buffer)
                 except OSError as error:
-                    raise _storage_error(path, error) from error
+                    raise storage_error(path, error) from error
             try:
                 os.fsync(descriptor)
             except OSError as error:
-                raise _storage_error(path, error) from error
+                raise storage_error(path, error) from error
         finally:
             os.close(descriptor)
         return size
@@ -187,7 +201,7 @@ class LocalStore:
         except FileExistsError:
             raise AlreadyExistsError(f"{path} exists already") from None
         except OSError as error:
-            raise _storage_error(path, error) from error
+            raise storage_error(path, error) from error
         try:
             status = temporary.stat()
             temporary.unlink()
@@ -195,7 +209,7 @@ class LocalStore:
         except BaseException as error:
             path.unlink(missing_ok=True)
             if isinstance(error, OSError):
-                raise _storage_error(path, error) from error
+                raise storage_error(path, error) from error
             raise
         return _modified(status)
 
@@ -205,7 +219,7 @@ class LocalStore:
             # A FIFO at this place must not block the open.
             descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
         except OSError as error:
-            raise _lookup_error(path, error) from error
+            raise lookup_error(path, error) from error
         try:
             status = os.fstat(descriptor)
             if not stat.S_ISREG(status.st_mode):
@@ -215,7 +229,7 @@ class LocalStore:
                 try:
                     buffer = os.pread(descriptor, min(READ_SIZE, end - start), start)
                 except OSError as error:
-                    raise _storage_error(path, error) from error
+                    raise storage_error(path, error) from error
                 if not buffer:
                     raise StorageError(f"{path} ended early: expected {end} bytes, got {start}")
                 start += len(buffer)
@@ -256,7 +270,7 @@ class LocalStore:
         except (FileNotFoundError, NotADirectoryError):
             return []
         except OSError as error:
-            raise _storage_error(self._root / directory, error) from error
+            raise storage_error(self._root / directory, error) from error
         return sorted(names)
 
 
@@ -276,13 +290,3 @@ def _write_all(descriptor: int, buffer: Buffer) -> None:
     view = memoryview(buffer)
     while view:
         view = view[os.write(descriptor, view) :]
-
-
-def _lookup_error(path: Path, error: OSError) -> ArchiverError:
-    if error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP):
-        return NotFoundError(f"{path} does not exist")
-    return _storage_error(path, error)
-
-
-def _storage_error(path: Path, error: OSError) -> StorageError:
-    return RefusedError(f"{path}: {(error.strerror or str(error)).lower()}", hint=_HINTS.get(error.errno or 0))

@@ -1,12 +1,13 @@
 """A store in memory: the reference implementation of the contract, for tests and for proofs before a change."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, NotFoundError
-from archiver.stores.base import StoredObject
+from archiver.retention.rules import Rule
+from archiver.stores.base import Availability, StoredObject
 from archiver.stores.keys import check_directory, check_key, check_prefix, next_segment
 from archiver.stores.ranges import READ_SIZE, check_range, range_end
 
@@ -63,6 +64,26 @@ class MemoryStore:
         with self._lock:
             names = {next_segment(key, prefix) for key in self._objects if key.startswith(prefix)}
         return iter(sorted(names))
+
+    def copy(self, source: str, key: str) -> StoredObject:
+        check_key(source)
+        return self.create(key, [self._get(source)[0]])
+
+    def availability(self, key: str) -> Availability:
+        self.stat(key)
+        return "ready"
+
+    def thaw(self, key: str, days: int) -> None:  # noqa: ARG002 - of the protocol
+        self.stat(key)
+
+    def rules(self) -> Sequence[Rule] | None:
+        return None
+
+    def full_key(self, key: str) -> str:
+        return key
+
+    def unlock(self, key: str) -> None:
+        self.stat(key)
 
     def delete(self, key: str) -> None:
         check_key(key)

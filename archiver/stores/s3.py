@@ -1,21 +1,28 @@
 """The store in a bucket: ``s3://bucket/prefix``."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from archiver.buffers import Buffer
 from archiver.errors import NotFoundError, StorageError
-from archiver.stores.base import StoredObject
+from archiver.retention.attributes import Attribution, no_attributes
+from archiver.retention.rules import Rule
+from archiver.stores import s3_archives
+from archiver.stores.base import Availability, StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_key, is_segment
 from archiver.stores.ranges import check_range
 from archiver.stores.retry import Retry
 from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_copies import S3Copier
+from archiver.stores.s3_creation import S3Creation, stored
 from archiver.stores.s3_errors import S3_ERRORS, error_code
+from archiver.stores.s3_lifecycle import change_rules, read_lifecycle, read_rules
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_reads import S3Reader
+from archiver.stores.s3_rules import Lifecycle
 from archiver.stores.s3_writes import S3Writer, response_time
 
 
@@ -23,8 +30,10 @@ class S3Store:
     """Implements Store below ``prefix``, which may be empty, of ``bucket``.
 
     Permissions it needs there: s3:ListBucket, s3:GetObject, s3:PutObject, s3:AbortMultipartUpload, and for recover
-    s3:ListBucketMultipartUploads; s3:DeleteObject for ``delete`` alone. A store may apply a create whose answer is lost
-    for good: such a create fails, and its key exists.
+    s3:ListBucketMultipartUploads; s3:DeleteObject for ``delete`` alone, s3:RestoreObject for ``thaw``; with Object Lock
+    s3:PutObjectRetention and s3:GetObjectRetention, and for what ``attributes`` put under a legal hold, and for
+    ``unlock``, s3:PutObjectLegalHold and s3:GetObjectLegalHold. A store may apply a create whose answer is lost for
+    good: such a create fails, and its key exists.
     """
 
     def __init__(
@@ -34,12 +43,16 @@ class S3Store:
         options: S3Options,
         *,
         journal: Journal,
+        attributes: Attribution = no_attributes,
         url: str | None = None,
         retry: Retry | None = None,
     ) -> None:
         self.url = f"s3://{bucket}/{prefix}" if url is None else url
         self._connection = S3Connection(bucket, prefix, options, retry)
-        self._writer = S3Writer(self._connection, options, journal)
+        self._options = options
+        creation = S3Creation(self._connection, options, attributes)
+        self._writer = S3Writer(self._connection, options, journal, creation)
+        self._copier = S3Copier(self._connection, creation)
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -52,6 +65,11 @@ class S3Store:
         check_key(key)
         return self._writer.create(key, body)
 
+    def copy(self, source: str, key: str) -> StoredObject:
+        check_key(source)
+        check_key(key)
+        return self._copier.copy(source, key)
+
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         check_key(key)
         check_range(start, length)
@@ -62,7 +80,7 @@ class S3Store:
         address = self._connection.address(key)
         client = self._connection.client
         head = self._connection.call("s3:GetObject", key, lambda: client.head_object(**address))
-        return StoredObject(key, head["ContentLength"], head["LastModified"].astimezone(UTC))
+        return stored(key, head["ContentLength"], head)
 
     def list(self, prefix: str = "") -> Iterator[StoredObject]:
         check_prefix(prefix)
@@ -70,7 +88,7 @@ class S3Store:
             for item in page.get("Contents", []):
                 key = self._connection.own_key(item["Key"])
                 if is_key(key):
-                    yield StoredObject(key, item["Size"], item["LastModified"].astimezone(UTC))
+                    yield stored(key, item["Size"], item)
 
     def list_names(self, prefix: str = "") -> Iterator[str]:
         check_directory(prefix)
@@ -81,6 +99,24 @@ class S3Store:
             names.update(self._connection.own_key(name).removeprefix(prefix) for name in found)
         # The bucket orders 'a-b/' before 'a/': names are ordered without their slash.
         return iter(sorted(filter(is_segment, names)))
+
+    def availability(self, key: str) -> Availability:
+        check_key(key)
+        return s3_archives.availability(self._connection, key)
+
+    def thaw(self, key: str, days: int) -> None:
+        check_key(key)
+        s3_archives.thaw(self._connection, key, days)
+
+    def rules(self) -> Sequence[Rule] | None:
+        return read_rules(self._connection)
+
+    def full_key(self, key: str) -> str:
+        return self._connection.full_key(key)
+
+    def unlock(self, key: str) -> None:
+        check_key(key)
+        s3_archives.unlock(self._connection, key, always=self._options.object_lock is not None)
 
     def delete(self, key: str) -> None:
         # S3 says of a key that does not exist that it was deleted.
@@ -102,6 +138,14 @@ class S3Store:
 
     def recover(self) -> int:
         return self._writer.recover()
+
+    def lifecycle(self) -> Lifecycle:
+        """Everything that the bucket's lifecycle configuration says; raises as ``rules``."""
+        return read_lifecycle(self._connection)
+
+    def set_lifecycle(self, existing: Lifecycle, wanted: Sequence[Rule]) -> None:
+        """Replace this destination's rules by ``wanted``, of full keys; as ``change_rules``."""
+        change_rules(self._connection, existing, wanted)
 
     def close(self) -> None:
         self._connection.close()

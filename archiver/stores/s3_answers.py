@@ -12,6 +12,7 @@ from botocore.parsers import ResponseParserError
 
 REDIRECTS = {301, 302, 303, 307, 308}
 _TELLTALES = {
+    "CopyObject": "ETag",
     "CreateMultipartUpload": "UploadId",
     "GetObject": "ETag",
     "HeadObject": "LastModified",
@@ -40,7 +41,9 @@ def check_answer(
     error = parsed_response.get("Error")
     # What botocore cannot read it calls by the number of an internal error.
     is_unreadable = error is not None and str(error.get("Code", "")).isdigit()
-    if is_unreadable or (error is None and _TELLTALES.get(operation, "ResponseMetadata") not in parsed_response):
+    # Of a copy, botocore puts what the body holds one level down.
+    fields = parsed_response.get("CopyObjectResult", parsed_response)
+    if is_unreadable or (error is None and _TELLTALES.get(operation, "ResponseMetadata") not in fields):
         if "Body" in parsed_response:
             # Nobody will read it to its end.
             parsed_response["Body"].close()

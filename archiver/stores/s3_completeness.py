@@ -13,7 +13,13 @@ from botocore.awsrequest import AWSHTTPConnection, AWSHTTPSConnection
 from botocore.exceptions import IncompleteReadError
 
 # botocore takes an empty body for an answer without fields.
-_WITH_BODY = {"CompleteMultipartUpload", "CreateMultipartUpload", "ListMultipartUploads", "ListObjectsV2"}
+_WITH_BODY = {
+    "CompleteMultipartUpload",
+    "CopyObject",
+    "CreateMultipartUpload",
+    "ListMultipartUploads",
+    "ListObjectsV2",
+}
 
 
 class _LastLine:

@@ -28,6 +28,8 @@ T = TypeVar("T")
 
 # Connections are made when they are needed; one that exceeds the pool is closed after its request.
 _POOL = 64
+# Seconds, for a store that copies a large object before it answers anything.
+_PATIENCE = 600.0
 # auto means path where an endpoint is given, and otherwise what the bucket's name allows.
 _STYLES: Mapping[bool | None, Literal["auto", "path", "virtual"]] = {None: "auto", True: "path", False: "virtual"}
 
@@ -49,16 +51,20 @@ class S3Connection:
         self._sent: Counter[str] = Counter()
         self._lock = threading.Lock()
         self._base = f"{prefix}/" if prefix else ""
-        self._credentials, self.client = self._connect(options)
-        # botocore waits for "100 Continue" before each body, for ever if the connection ends within those words, and a
-        # second where a server does not say them.
-        self.client.meta.events.unregister("before-call.s3", add_expect_header)
-        self.client.meta.events.register("before-send.s3", self._count)
-        # Before botocore's own handler, which looks for errors in bodies.
-        self.client.meta.events.register_first("before-parse.s3", refuse_short_body)
-        self.client.meta.events.register("response-received.s3", check_answer)
+        self._options = options
+        self._session = self._open_session()
+        self._credentials = AwsCredentials(self._session, f"s3://{bucket}")
+        self.client = self._connect(options.read_timeout)
+        self._patient: S3Client | None = None
         self.endpoint = self.client.meta.endpoint_url
         check_proxy(self.endpoint)
+
+    def patient_client(self) -> "S3Client":
+        """A client for requests that a store may answer after many minutes."""
+        with self._lock:
+            if self._patient is None:
+                self._patient = self._connect(max(_PATIENCE, self._options.read_timeout))
+            return self._patient
 
     @property
     def requests(self) -> Mapping[str, int]:
@@ -131,6 +137,8 @@ class S3Connection:
     def close(self) -> None:
         """Release the connections."""
         self.client.close()
+        if self._patient is not None:
+            self._patient.close()
 
     def _is_absent(self, key: str) -> bool:
         """Whether the bucket says that there is no such key; raises what botocore raises."""
@@ -144,14 +152,21 @@ class S3Connection:
         with self._lock:
             self._sent[event_name.rpartition(".")[2]] += 1
 
-    def _connect(self, options: S3Options) -> "tuple[AwsCredentials, S3Client]":
+    def _open_session(self) -> boto3.session.Session:
+        try:
+            return boto3.session.Session(profile_name=self._options.profile, region_name=self._options.region)
+        except BotoCoreError as error:
+            raise self._unconnected(error) from error
+
+    def _connect(self, read_timeout: float) -> "S3Client":
+        options = self._options
         if options.ca_bundle is not None and not Path(options.ca_bundle).is_file():
             raise ConfigError(f"destination option ca_bundle: {options.ca_bundle} does not exist")
         config = Config(
             retries={"total_max_attempts": 1, "mode": "standard"},
             max_pool_connections=_POOL,
             connect_timeout=options.connect_timeout,
-            read_timeout=options.read_timeout,
+            read_timeout=read_timeout,
             tcp_keepalive=True,
             s3={"addressing_style": _STYLES[options.path_style]},
             # Checksums are computed by us, in headers: botocore's own would come in trailers, which not every
@@ -160,19 +175,28 @@ class S3Connection:
             response_checksum_validation="when_required",
         )
         try:
-            session = boto3.session.Session(profile_name=options.profile, region_name=options.region)
-            credentials = AwsCredentials(session, f"s3://{self.bucket}")
-            client = session.client(
+            client = self._session.client(
                 "s3",
                 # Requests to AWS itself are then redirected or refused with the bucket's region in the message.
-                region_name=session.region_name or "us-east-1",
+                region_name=self._session.region_name or "us-east-1",
                 endpoint_url=options.endpoint,
                 verify=options.ca_bundle,
                 config=config,
             )
-            return credentials, client
         except BotoCoreError as error:
-            place = f"s3://{self.bucket}"
-            raise translate(error, action="", place=place, endpoint=options.endpoint or place) from error
+            raise self._unconnected(error) from error
         except ValueError as error:
             raise ConfigError(f"destination option endpoint: {str(error).lower()}") from error
+        events = client.meta.events
+        # botocore waits for "100 Continue" before each body, for ever if the connection ends within those words, and a
+        # second where a server does not say them.
+        events.unregister("before-call.s3", add_expect_header)
+        events.register("before-send.s3", self._count)
+        # Before botocore's own handler, which looks for errors in bodies.
+        events.register_first("before-parse.s3", refuse_short_body)
+        events.register("response-received.s3", check_answer)
+        return client
+
+    def _unconnected(self, error: BotoCoreError) -> ArchiverError:
+        place = f"s3://{self.bucket}"
+        return translate(error, action="", place=place, endpoint=self._options.endpoint or place)

@@ -63,6 +63,7 @@ _CREDENTIALS = (
     "Check AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY, or the profile, that they belong to this endpoint, and that no "
     "old AWS_SESSION_TOKEN is set."
 )
+_LOCK = "Turn Object Lock on for the bucket, or remove the option object_lock."
 _CHECKSUM = "Try again; if it stays so, the store may not know the CRC-32 of a whole object: set checksum to none."
 _REFUSALS = {
     "InvalidAccessKeyId": ("the access key is not known there", _CREDENTIALS),
@@ -80,7 +81,7 @@ _REFUSALS = {
     "InvalidStorageClass": ("it does not know the storage class", "Correct or remove the option storage_class."),
     "InvalidObjectState": (
         "the object lies in an archive class",
-        "Let the store restore it first, which may take hours.",
+        "Let the store restore it first, which may take hours: archiver restore --thaw asks for it.",
     ),
     "407": (
         "the proxy wants a user name and a password",
@@ -183,7 +184,8 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
             f"{endpoint} refused {action} on {place}: the key in KMS cannot be used ({code[4:]})",
             hint="Check the option sse_kms_key, that the key is enabled, and its policy.",
         )
-    right = re.search(r"\bkms:\w+", error.response.get("Error", {}).get("Message") or "")
+    detail = error.response.get("Error", {}).get("Message") or ""
+    right = re.search(r"\bkms:\w+", detail)
     if is_refusal(error) and right is not None:
         return refused(
             f"{endpoint} refused {action} on {place}: access to the key in KMS is denied",
@@ -193,23 +195,25 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         reason, hint = _REFUSALS[code]
         return refused(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
     if is_refusal(error):
+        # A create may need more than one right, and AWS names the one that is missing.
+        named = re.search(r"\bnot authorized to perform: (s3:\w+)", detail)
+        missing = action if named is None else named[1]
         return refused(
             f"{endpoint} refused {action} on {place}: access denied",
-            hint=f"Allow {action} there to the credentials in use, or use other credentials.",
+            hint=f"Allow {missing} there to the credentials in use, or use other credentials.",
         )
     if is_transient(error):
         return StorageError(
             f"{endpoint} failed {action} on {place}: {code or status}", hint="Try again when the store is healthy."
         )
-    detail = error.response.get("Error", {}).get("Message") or ""
     text = " ".join(f"{code} {detail}".split()).rstrip(".")[:_LONGEST]
-    return refused(
-        f"{endpoint} refused {action} on {place}: {text}", hint=_hint_without_code(is_head) if code.isdigit() else None
-    )
+    return refused(f"{endpoint} refused {action} on {place}: {text}", hint=_hint(code, detail, is_head=is_head))
 
 
-def _hint_without_code(is_head: bool) -> str:
-    return "Run archiver doctor: this kind of answer has no reason in it." if is_head else _NOT_S3
+def _hint(code: str, detail: str, *, is_head: bool) -> str | None:
+    if code.isdigit():
+        return "Run archiver doctor: this kind of answer has no reason in it." if is_head else _NOT_S3
+    return _LOCK if "Object Lock" in detail else None
 
 
 def _translate_redirect(error: ClientError, *, action: str, place: str, endpoint: str) -> StorageError:

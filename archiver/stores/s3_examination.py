@@ -9,7 +9,8 @@ from botocore.exceptions import ClientError
 
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_errors import S3_ERRORS, S3Error, error_code
-from archiver.stores.s3_facts import BucketSettings, LifecycleRule, ObjectLock, Unknown
+from archiver.stores.s3_facts import BucketSettings, ObjectLock, Unknown
+from archiver.stores.s3_rules import enabled_rules
 
 _BLOCKS = ("BlockPublicAcls", "IgnorePublicAcls", "BlockPublicPolicy", "RestrictPublicBuckets")
 _DENIED = {"AccessDenied", "AllAccessDisabled", "403", "Forbidden"}
@@ -50,7 +51,7 @@ def bucket_settings(connection: S3Connection) -> BucketSettings:
     return BucketSettings(
         region=_known(location, lambda answer: _region(answer, connection.endpoint)),
         versioning=_known(versioning, lambda answer: answer.get("Status", "off").lower()),
-        lifecycle=_known(lifecycle, _rules),
+        lifecycle=_known(lifecycle, enabled_rules),
         object_lock=_known(lock, _object_lock),
         encryption=_known(encryption, _algorithm),
         unblocked=_known(block, _unblocked),
@@ -62,8 +63,7 @@ def reason(connection: S3Connection, error: S3Error, action: str, key: str = "")
     """Why something could not be found out."""
     if is_denied(error):
         return Unknown(f"{action} is denied to these credentials")
-    # By the status, because codes differ: LocalStack says InternalFailure of what it does not have.
-    if _status(error) in (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED):
+    if is_missing_request(error):
         return Unknown("the store does not have that request")
     return Unknown(connection.translated(error, action, key).message)
 
@@ -71,6 +71,12 @@ def reason(connection: S3Connection, error: S3Error, action: str, key: str = "")
 def is_denied(error: S3Error) -> bool:
     """Whether the store knows these credentials, and refuses them."""
     return error_code(error) in _DENIED
+
+
+def is_missing_request(error: S3Error) -> bool:
+    """Whether the store does not have such a request at all."""
+    # By the status, because codes differ: LocalStack says InternalFailure of what it does not have.
+    return _status(error) in (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
 def _status(error: S3Error) -> int:
@@ -88,25 +94,6 @@ def _region(answer: Mapping[str, Any], endpoint: str) -> str | Unknown:
         host = urlsplit(endpoint).hostname or ""
         return "us-east-1" if host.endswith(_AWS) else Unknown("the store names none")
     return "eu-west-1" if named == "EU" else str(named)
-
-
-def _rules(answer: Mapping[str, Any]) -> tuple[LifecycleRule, ...]:
-    return tuple(_rule(rule) for rule in answer.get("Rules", []) if rule.get("Status") == "Enabled")
-
-
-def _rule(rule: Mapping[str, Any]) -> LifecycleRule:
-    chosen = rule.get("Filter") or {}
-    chosen = chosen | chosen.get("And", {})
-    expiration = rule.get("Expiration", {})
-    return LifecycleRule(
-        name=rule.get("ID", ""),
-        prefix=chosen.get("Prefix") or rule.get("Prefix") or "",
-        tagged="Tag" in chosen or bool(chosen.get("Tags")),
-        sized="ObjectSizeGreaterThan" in chosen or "ObjectSizeLessThan" in chosen,
-        expires_days=expiration.get("Days"),
-        expires_at=expiration.get("Date"),
-        aborts_days=rule.get("AbortIncompleteMultipartUpload", {}).get("DaysAfterInitiation"),
-    )
 
 
 def _object_lock(answer: Mapping[str, Any]) -> ObjectLock | None:

@@ -1,10 +1,10 @@
 """What can be found out about a bucket, without a word on whether it is good. Pure."""
 
 from dataclasses import dataclass
-from datetime import datetime
 from typing import Literal
 
 from archiver.errors import ArchiverError
+from archiver.retention.rules import Rule
 
 
 @dataclass(frozen=True, slots=True)
@@ -16,25 +16,6 @@ class Unknown:
 
 Trial = Literal["allowed"] | ArchiverError | Unknown
 """How an attempt to use a permission ended."""
-
-
-@dataclass(frozen=True, slots=True)
-class LifecycleRule:
-    """A rule that is enabled, as far as it deletes something."""
-
-    name: str
-    prefix: str
-    """Of full keys; empty: the whole bucket."""
-    tagged: bool = False
-    """Whether it is for objects with certain tags only; archiver gives none."""
-    sized: bool = False
-    """Whether it is for objects of certain sizes only."""
-    expires_days: int | None = None
-    """How many days after its creation a key goes."""
-    expires_at: datetime | None = None
-    """When all keys go."""
-    aborts_days: int | None = None
-    """How many days after its beginning a multipart upload is aborted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,7 +32,7 @@ class BucketSettings:
 
     region: str | Unknown
     versioning: Literal["enabled", "suspended", "off"] | Unknown
-    lifecycle: tuple[LifecycleRule, ...] | Unknown
+    lifecycle: tuple[Rule, ...] | Unknown
     object_lock: ObjectLock | Unknown | None
     encryption: str | Unknown | None
     """The algorithm that the store uses where a request names none."""

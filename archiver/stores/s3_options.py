@@ -6,11 +6,13 @@ from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
 
+from archiver.config import ARCHIVE_CLASSES
 from archiver.errors import ConfigError
 
 MIB = 1 << 20
 Checksum = Literal["crc32", "none"]
 Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
+LockMode = Literal["governance", "compliance"]
 
 
 @dataclass(frozen=True)
@@ -24,11 +26,14 @@ class S3Options:
     path_style: bool | None = None
     """Bucket in the path rather than in the host name; None: path style where an endpoint is given."""
     storage_class: str | None = None
-    """For data only (keys that end in ``.zst.age``); what is small or read often stays in the standard class."""
+    """Of objects in classes that name none of their own; what is small or read often stays in the standard class."""
     sse: Encryption | None = None
     """How the store is to encrypt what it keeps, on top of ours; None leaves it to the bucket's default."""
     sse_kms_key: str | None = None
     """Id, ARN or alias of the key, for ``aws:kms``; None: the account's own for S3."""
+    object_lock: LockMode | None = None
+    """Lock what is created, in a bucket that has Object Lock, for as long as its class keeps it: so that those with a
+    special right can delete it (``governance``), or nobody at all (``compliance``). None: as the bucket does it."""
     requester_pays: bool = False
     """Whether the account of these credentials pays for the requests, instead of the bucket's owner."""
     checksum: Checksum = "crc32"
@@ -65,6 +70,11 @@ def parse_options(given: Mapping[str, object]) -> S3Options:
             raise ConfigError(f"destination option {name}: {error}") from None
     if "sse_kms_key" in values and values.get("sse") not in ("aws:kms", "aws:kms:dsse"):
         raise ConfigError("destination option sse_kms_key: expected sse to be aws:kms", hint="Add sse=aws:kms.")
+    if values.get("object_lock") is not None and values.get("checksum") == "none":
+        raise ConfigError(
+            "destination option object_lock: S3 locks nothing that comes without a checksum",
+            hint="Remove checksum=none, or object_lock.",
+        )
     return S3Options(**values)  # type: ignore[arg-type]  # each parser returns its field's type
 
 
@@ -118,10 +128,19 @@ def _encryption(value: object) -> Encryption:
     return value
 
 
+def _lock_mode(value: object) -> LockMode:
+    if value not in ("governance", "compliance"):
+        raise ValueError(f"expected governance or compliance, got {value!r}")
+    return value
+
+
 def _storage_class(value: object) -> str:
     text = _text(value)
-    if text in ("GLACIER", "DEEP_ARCHIVE"):
-        raise ValueError(f"{text} cannot be read without hours of waiting; use STANDARD_IA or GLACIER_IR")
+    if text in ARCHIVE_CLASSES:
+        raise ValueError(
+            f"{text} cannot be read without hours of waiting: set it as storage_class of a class, not of all; or use "
+            "STANDARD_IA or GLACIER_IR"
+        )
     return text
 
 
@@ -163,6 +182,7 @@ _PARSERS: Mapping[str, Callable[[object], object]] = {
     "storage_class": _storage_class,
     "sse": _encryption,
     "sse_kms_key": _text,
+    "object_lock": _lock_mode,
     "requester_pays": _flag,
     "checksum": _checksum,
     "conditional_writes": _flag,

@@ -8,8 +8,10 @@ from typing import Any, TypeVar
 
 from archiver.buffers import BufferFile
 from archiver.errors import ArchiverError
+from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.s3_checksums import FIELD, Checksum
 from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_creation import S3Creation
 from archiver.stores.s3_errors import S3_ERRORS, error_code
 from archiver.stores.s3_examination import is_denied, reason
 from archiver.stores.s3_facts import Rate, Trial, Unknown
@@ -32,10 +34,11 @@ class S3Probe:
     """Tries one permission after the other. Whatever a method returns or raises, the bucket has the keys that it had,
     and no more open uploads, unless the store refuses to abort one."""
 
-    def __init__(self, connection: S3Connection, options: S3Options) -> None:
+    def __init__(self, connection: S3Connection, options: S3Options, attributes: Attribution = no_attributes) -> None:
         self._connection = connection
         self._client = connection.client
         self._options = options
+        self._creation = S3Creation(connection, options, attributes)
 
     def latency(self) -> float:
         """Seconds that a small request takes: the median of a few. Permission: s3:ListBucket."""
@@ -51,7 +54,7 @@ class S3Probe:
         """Begin a multipart upload of ``key``, which no other may use, send random bytes, and abort it.
 
         The ways in which it may create keys, abort uploads and list them, and the speed. It is begun as a backup would
-        begin it, so that a wrong storage class or an unusable encryption key shows.
+        begin it, so that a wrong storage class, an unusable encryption key or a lock that it may not set shows.
         """
         create: Trial = "allowed"
         rate: Rate | Unknown = Unknown("nothing could be sent")
@@ -102,15 +105,7 @@ class S3Probe:
         return "allowed"
 
     def _begin(self, key: str) -> str:
-        request = self._connection.address(key) | {
-            name: value
-            for name, value in {
-                "StorageClass": self._options.storage_class,
-                "ServerSideEncryption": self._options.sse,
-                "SSEKMSKeyId": self._options.sse_kms_key,
-            }.items()
-            if value is not None
-        }
+        request = self._connection.address(key) | self._creation.fields(key)
         if self._options.checksum != "none":
             request |= {"ChecksumAlgorithm": FIELD.removeprefix("Checksum"), "ChecksumType": "FULL_OBJECT"}
         answer: Any = self._connection.call(

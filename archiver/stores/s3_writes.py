@@ -1,47 +1,44 @@
 """Creating keys in S3: one request, or a multipart upload of equal parts, and never over an existing key."""
 
 import itertools
-import secrets
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import Any
 
 from archiver.buffers import Buffer, BufferFile, rechunk
-from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
+from archiver.errors import NotFoundError, StorageError
 from archiver.parallel import ordered_map
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.s3_checksums import Checksum, compare
 from archiver.stores.s3_connection import S3Connection
+from archiver.stores.s3_creation import S3Creation, locks
 from archiver.stores.s3_errors import S3_ERRORS, error_code, is_precondition_failure
 from archiver.stores.s3_multipart import MultipartUpload, abort_upload, open_uploads
 from archiver.stores.s3_options import S3Options
 
 MAX_PARTS = 10_000
-_NONCE = "archiver-create"
 
 
 class S3Writer:
     """Creates keys, and ends what earlier runs left open.
 
-    Every create carries a random value of its own in the object's metadata. When the store says that the key exists,
-    that value tells whether it was this very create, whose answer was lost on the way, or another.
-
     Bodies are handed over as files: a bytearray would be sent with one time limit for all of it, in which a slow link
     cannot carry a part. So the limit holds for each stretch, and means no progress.
     """
 
-    def __init__(self, connection: S3Connection, options: S3Options, journal: Journal) -> None:
+    def __init__(self, connection: S3Connection, options: S3Options, journal: Journal, creation: S3Creation) -> None:
         self._connection = connection
         self._client = connection.client
         self._options = options
+        self._creation = creation
         self._journal = journal
 
     def create(self, key: str, body: Iterable[Buffer]) -> StoredObject:
         """Fulfils Store.create for a checked key."""
         if not self._options.conditional_writes:
-            self._refuse_existing(key)
+            self._creation.refuse_existing(key)
         parts = rechunk(body, self._options.part_size)
         first = list(itertools.islice(parts, 2))
         if len(first) < 2:
@@ -59,27 +56,26 @@ class S3Writer:
         return aborted
 
     def _put(self, key: str, data: Buffer) -> StoredObject:
-        nonce = secrets.token_hex(16)
-        checksum = self._checksum(data)
-        request = self._connection.address(key) | self._attributes(key, nonce) | self._condition() | checksum
+        fields, checksum = self._creation.fields(key), self._checksum(data)
+        request = self._connection.address(key) | fields | self._creation.condition() | checksum
         try:
             answer = self._connection.send(
                 "s3:PutObject", key, lambda: self._client.put_object(**request | {"Body": BufferFile(data)})
             )
         except S3_ERRORS as error:
             if is_precondition_failure(error):
-                return self._settle(key, nonce, len(data), checksum)
+                return self._settle(key, fields, checksum, len(data))
             raise self._connection.translated(error, "s3:PutObject", key) from error
-        self._check_encrypted(key, answer)
+        self._creation.check_encrypted(key, answer)
         compare(self._connection.place(key), request, answer)
+        if locks(fields):
+            return self._settle(key, fields, checksum, len(data))
         return StoredObject(key, len(data), response_time(answer))
 
     def _upload(self, key: str, parts: Iterator[Buffer]) -> StoredObject:
-        nonce = secrets.token_hex(16)
         whole, size = Checksum(), 0
-        attributes = self._attributes(key, nonce)
-        if self._options.checksum != "none":
-            attributes |= {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
+        fields = self._creation.fields(key)
+        kind = {} if self._options.checksum == "none" else {"ChecksumAlgorithm": "CRC32", "ChecksumType": "FULL_OBJECT"}
 
         def numbered() -> Iterator[tuple[int, Buffer]]:
             nonlocal size
@@ -99,57 +95,23 @@ class S3Writer:
             def send(item: tuple[int, Buffer]) -> dict[str, Any]:
                 return upload.send(*item, self._checksum(item[1]))
 
-            upload.begin(attributes)
+            upload.begin(fields | kind)
             # One part ahead, and one that rechunk fills: uploads + 2 parts in memory.
             done = list(ordered_map(send, numbered(), workers=self._options.uploads, ahead=1, abandon=upload.abandon))
             checksum = {} if self._options.checksum == "none" else whole.fields
             try:
-                upload.complete(done, self._condition() | self._whole(checksum, size))
+                upload.complete(done, self._creation.condition() | self._whole(checksum, size))
             except S3_ERRORS as error:
                 # The upload is gone when an earlier attempt completed it and its answer was lost.
                 if not is_precondition_failure(error) and error_code(error) != "NoSuchUpload":
                     raise self._connection.translated(error, "s3:PutObject", key) from error
-            return self._settle(key, nonce, size, checksum)
+            return self._settle(key, fields, checksum, size)
 
-    def _settle(self, key: str, nonce: str, size: int, checksum: Mapping[str, str]) -> StoredObject:
-        """What lies under ``key``, if this create made it; raises ``AlreadyExistsError`` if another one did."""
-        place = self._connection.place(key)
+    def _settle(self, key: str, fields: Mapping[str, Any], checksum: Mapping[str, str], size: int) -> StoredObject:
         try:
-            head = self._head(key, with_checksum=bool(checksum))
+            return self._creation.settle(key, fields, checksum, size)
         except NotFoundError as error:
-            raise StorageError(f"{place} is missing after it was uploaded") from error
-        if head["Metadata"].get(_NONCE) != nonce:
-            raise AlreadyExistsError(f"{place} exists already")
-        if head["ContentLength"] != size:
-            raise IntegrityError(f"{place}: expected {size} bytes to be stored, got {head['ContentLength']}")
-        compare(place, checksum, head)
-        self._check_encrypted(key, head)
-        return StoredObject(key, size, head["LastModified"].astimezone(UTC))
-
-    def _refuse_existing(self, key: str) -> None:
-        try:
-            self._head(key)
-        except NotFoundError:
-            return
-        raise AlreadyExistsError(f"{self._connection.place(key)} exists already")
-
-    def _head(self, key: str, *, with_checksum: bool = False) -> Any:
-        request = self._connection.address(key) | ({"ChecksumMode": "ENABLED"} if with_checksum else {})
-        return self._connection.call("s3:GetObject", key, lambda: self._client.head_object(**request))
-
-    def _attributes(self, key: str, nonce: str) -> dict[str, Any]:
-        """What a key is created with."""
-        attributes: dict[str, Any] = {"Metadata": {_NONCE: nonce}}
-        if self._options.storage_class is not None and key.endswith(".zst.age"):
-            attributes["StorageClass"] = self._options.storage_class
-        if self._options.sse is not None:
-            attributes["ServerSideEncryption"] = self._options.sse
-        if self._options.sse_kms_key is not None:
-            attributes["SSEKMSKeyId"] = self._options.sse_kms_key
-        return attributes
-
-    def _condition(self) -> dict[str, str]:
-        return {"IfNoneMatch": "*"} if self._options.conditional_writes else {}
+            raise StorageError(f"{self._connection.place(key)} is missing after it was uploaded") from error
 
     def _checksum(self, data: Buffer) -> dict[str, str]:
         return {} if self._options.checksum == "none" else Checksum(data).fields
@@ -157,15 +119,6 @@ class S3Writer:
     def _whole(self, checksum: Mapping[str, str], size: int) -> dict[str, Any]:
         """What the store is to find the parts to be when it puts them together."""
         return {**checksum, "ChecksumType": "FULL_OBJECT", "MpuObjectSize": size} if checksum else {}
-
-    def _check_encrypted(self, key: str, answer: Mapping[str, Any]) -> None:
-        """Not every store refuses an encryption that it does not have."""
-        wanted, found = self._options.sse, answer.get("ServerSideEncryption")
-        if wanted is not None and found != wanted:
-            raise StorageError(
-                f"{self._connection.place(key)}: expected the store to encrypt with {wanted}, got {found or 'nothing'}",
-                hint="Remove the option sse: archiver encrypts all that is secret before it is sent.",
-            )
 
 
 def _drained(first: list[Buffer], rest: Iterator[Buffer]) -> Iterator[Buffer]:

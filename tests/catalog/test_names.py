@@ -15,13 +15,17 @@ from archiver.catalog.names import (
     check_class,
     check_name,
     check_object_key,
+    is_class,
     new_backup_id,
+    new_copy,
     new_object_id,
     object_key,
     parse_manifest_key,
+    parse_object_key,
     vault_key,
     vault_prefix,
 )
+from archiver.config import HELD
 from archiver.errors import FormatError, UsageError
 
 BACKUP = "20261122T020000Z-3f9c2a"
@@ -33,11 +37,14 @@ MANIFEST = f"daily/backups/ucotron-prod/{BACKUP}/manifest.json"
 def test_every_key_is_the_one_of_the_format() -> None:
     assert PLACE.manifest == MANIFEST
     assert PLACE.signature == f"{MANIFEST}.minisig"
+    assert PLACE.terms == f"daily/backups/ucotron-prod/{BACKUP}/terms.json"
     assert PLACE.contents == f"daily/data/ucotron-prod/{BACKUP}.contents.jsonl.zst.age"
     assert PLACE.objects == f"daily/data/ucotron-prod/{BACKUP}.objects.jsonl.zst"
     assert PLACE.placement == f"daily/data/ucotron-prod/{BACKUP}.placement.jsonl.zst"
     assert PLACE.started == f"daily/data/ucotron-prod/{BACKUP}.started"
     assert object_key("daily", "ucotron-prod", OBJECT, "tar") == f"daily/data/ucotron-prod/{OBJECT}.tar.zst.age"
+    further = object_key("daily", "ucotron-prod", OBJECT, "tar", "0a1b2c3d")
+    assert further == f"daily/data/ucotron-prod/{OBJECT}.0a1b2c3d.tar.zst.age"
     assert vault_key("ucotron-prod", "0011223344556677", "ada", "age") == "vault/ucotron-prod/0011223344556677/ada.age"
     assert vault_prefix("ucotron-prod") == "vault/ucotron-prod/"
     assert vault_prefix("ucotron-prod", "0011223344556677") == "vault/ucotron-prod/0011223344556677/"
@@ -92,8 +99,10 @@ def test_what_can_be_named_can_be_found_again(retention_class: str, source: str,
     place = BackupPlace(check_class(retention_class), check_name(source, "source"), new_backup_id(started))
     assert parse_manifest_key(place.manifest) == place
     assert backup_time(place.backup) == started.replace(microsecond=0)
-    key = object_key(retention_class, source, OBJECT, "mdb")
-    assert check_object_key(key, OBJECT) == key
+    for copy in ("", new_copy()):
+        key = object_key(retention_class, source, OBJECT, "mdb", copy)
+        assert check_object_key(key, OBJECT) == key
+        assert parse_object_key(key) == (retention_class, source, OBJECT, "mdb")
 
 
 @pytest.mark.parametrize(
@@ -125,6 +134,13 @@ def test_ids_are_random() -> None:
     assert len({new_backup_id(started) for _ in range(50)}) > 45
     assert len({new_object_id() for _ in range(100)}) == 100
     assert re.fullmatch("[0-9a-f]{32}", new_object_id())
+    assert len({new_copy() for _ in range(20)}) == 20
+    assert re.fullmatch("[0-9a-f]{8}", new_copy())
+
+
+def test_held_is_a_class_to_readers() -> None:
+    assert is_class(HELD)
+    assert parse_manifest_key(MANIFEST.replace("daily", HELD)) == PLACE._replace(retention_class=HELD)
 
 
 @pytest.mark.parametrize(
@@ -149,6 +165,12 @@ GOOD_KEY = f"daily/data/ucotron-prod/{OBJECT}.mdb.zst.age"
         GOOD_KEY.replace("/data/", "/backups/"),
         GOOD_KEY.replace(".mdb.", ".exe."),
         GOOD_KEY.replace(".zst.age", ".zst"),
+        GOOD_KEY.replace(".mdb.", ".0a1b2c3.mdb."),
+        GOOD_KEY.replace(".mdb.", ".0a1b2c3d4.mdb."),
+        GOOD_KEY.replace(".mdb.", ".0A1B2C3D.mdb."),
+        GOOD_KEY.replace(".mdb.", ".0a1b2c3d.0a1b2c3d.mdb."),
+        GOOD_KEY.replace(".mdb.", "..mdb."),
+        GOOD_KEY.replace(".mdb.", ".mdb.0a1b2c3d."),
         "/etc/passwd",
         f"../{GOOD_KEY}",
     ],

@@ -10,7 +10,10 @@ from tests.operations.scene import finish, spawn
 from tests.servers.process import REPOSITORY
 
 HEAVY = ("blake3", "boto3", "botocore", "cryptography", "lmdb", "msgspec", "rich", "zstandard")
-_COMMANDS = ("init", "doctor", "backup", "list", "show", "ls", "cat", "restore", "verify", "keys", "demo")
+_COMMANDS = (
+    "init", "doctor", "backup", "list", "show", "ls", "cat", "restore", "verify", "promote", "hold", "release",
+    "expire", "lifecycle", "cost", "keys", "demo",
+)  # fmt: skip
 
 
 def imported(*arguments: str) -> set[str]:

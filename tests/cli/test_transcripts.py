@@ -178,10 +178,17 @@ def test_operators(scene: Scene) -> None:
 
 _SIGNED = {"signature", "signer", "dated", "doubts"}
 _BACKUP = {
-    "backup", "source", "class", "started", "finished", "promised_until", "consistency", "sequence",
+    "backup", "source", "class", "classes", "started", "finished", "promised_until", "guaranteed_until",
+    "guaranteed_by", "consistency", "sequence",
     "environments", "files", "objects", "plaintext_bytes", "stored_bytes", "warnings", *_SIGNED,
 }  # fmt: skip
-_DONE = (_BACKUP - {"sequence"} - _SIGNED) | {"skew_seconds", "seconds", "requests"}
+_DONE = (_BACKUP - {"sequence", "classes", "guaranteed_by"} - _SIGNED) | {
+    "skew_seconds",
+    "seconds",
+    "requests",
+    "promoted",
+    "problems",
+}
 
 
 def one(keys: set[str]) -> Callable[[Any], None]:
@@ -223,6 +230,7 @@ def each(keys: set[str]) -> Callable[[Any], None]:
             "restore --to out --identity card.txt --dry-run",
             one(_SIGNED | {
                 "dry_run", "backup", "environments", "files", "file_bytes", "unchanged_files", "media_to", "obstacle",
+                "archived",
             }),
         ),
         ("doctor", each({"severity", "subject", "message", "hint", "facts"})),

@@ -31,6 +31,7 @@ _ON_BUCKETS = {
     "PutBucketEncryption": "PutEncryptionConfiguration",
     "PutBucketLifecycleConfiguration": "PutLifecycleConfiguration",
     "PutBucketPolicy": "PutBucketPolicy",
+    "PutBucketReplication": "PutReplicationConfiguration",
     "PutBucketVersioning": "PutBucketVersioning",
     "PutObjectLockConfiguration": "PutBucketObjectLockConfiguration",
     "PutPublicAccessBlock": "PutBucketPublicAccessBlock",
@@ -39,11 +40,17 @@ _LISTS = {"ListObjects": "ListBucket", "ListObjectsV2": "ListBucket", "ListObjec
 _ON_OBJECTS = {
     "AbortMultipartUpload": "AbortMultipartUpload",
     "GetObject": "GetObject",
+    "GetObjectLegalHold": "GetObjectLegalHold",
+    "GetObjectRetention": "GetObjectRetention",
     "HeadObject": "GetObject",
     "PutObjectAcl": "PutObjectAcl",
+    "PutObjectLegalHold": "PutObjectLegalHold",
     "PutObjectRetention": "PutObjectRetention",
     "PutObjectTagging": "PutObjectTagging",
+    "RestoreObject": "RestoreObject",
 }
+_UNVERSIONED = {"GetObjectLegalHold", "GetObjectRetention", "PutObjectLegalHold", "PutObjectRetention"}
+"""Those whose permission has the same name for a version."""
 _WRITES = {
     "CompleteMultipartUpload": "true",
     "CopyObject": "true",
@@ -53,7 +60,12 @@ _WRITES = {
     "UploadPartCopy": "false",
 }
 """Those that need s3:PutObject, and the value of s3:ObjectCreationOperation."""
-_EXTRAS = {"Tagging": "PutObjectTagging", "ACL": "PutObjectAcl", "ObjectLockMode": "PutObjectRetention"}
+_EXTRAS = {
+    "ACL": "PutObjectAcl",
+    "ObjectLockLegalHoldStatus": "PutObjectLegalHold",
+    "ObjectLockMode": "PutObjectRetention",
+    "Tagging": "PutObjectTagging",
+}
 """Parameters of a write that need a permission of their own."""
 
 
@@ -81,7 +93,8 @@ class Call:
         if self.operation == "DeleteObjects":
             keys = [item["Key"] for item in self.parameters["Delete"]["Objects"]]
             return [Authorization("s3:DeleteObject", f"{bucket}/{key}") for key in keys]
-        version = "Version" if "VersionId" in self.parameters else ""
+        versioned = "VersionId" in self.parameters and self.operation not in _UNVERSIONED
+        version = "Version" if versioned else ""
         if self.operation == "DeleteObject":
             return [Authorization(f"s3:DeleteObject{version}", resource)]
         if self.operation in _ON_OBJECTS:
@@ -104,6 +117,9 @@ class Call:
             Authorization(f"s3:{action}", resource) for name, action in _EXTRAS.items() if name in self.parameters
         ]
         if "CopySource" in self.parameters:
-            source = self.parameters["CopySource"]
-            needed.append(Authorization("s3:GetObject", f"arn:aws:s3:::{source['Bucket']}/{source['Key']}"))
+            place = "arn:aws:s3:::{Bucket}/{Key}".format(**self.parameters["CopySource"])
+            needed.append(Authorization("s3:GetObject", place))
+            # AWS asks for it where the source has tags; parts are copied without.
+            if self.operation == "CopyObject" and self.parameters.get("TaggingDirective") != "REPLACE":
+                needed.append(Authorization("s3:GetObjectTagging", place))
         return needed

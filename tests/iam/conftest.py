@@ -11,6 +11,12 @@ def territory(seaweed_server: S3Server) -> Territory:
     return Territory.create(seaweed_server)
 
 
+@pytest.fixture
+def locking(seaweed_server: S3Server) -> Territory:
+    """One whose bucket has Object Lock."""
+    return Territory.create(seaweed_server, locking=True)
+
+
 class Session:
     """Whose credentials archiver finds in the environment."""
 

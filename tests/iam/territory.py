@@ -48,10 +48,10 @@ class Territory:
     prefix: str
 
     @classmethod
-    def create(cls, server: S3Server) -> "Territory":
-        """A bucket with a random name, empty."""
+    def create(cls, server: S3Server, *, locking: bool = False) -> "Territory":
+        """A bucket with a random name, empty; with Object Lock where it is to be ``locking``."""
         territory = cls(server, f"iam-{secrets.token_hex(8)}", secrets.token_hex(4))
-        territory.client(territory.admin).create_bucket(Bucket=territory.bucket)
+        territory.client(territory.admin).create_bucket(Bucket=territory.bucket, ObjectLockEnabledForBucket=locking)
         return territory
 
     @property

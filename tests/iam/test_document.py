@@ -6,8 +6,19 @@ import subprocess
 
 import pytest
 
+from archiver.config import DEFAULT_CLASSES
 from archiver.crypto.kms import encryption_context
-from tests.iam.policies import DIRECTORY, Authorization, Policy, allows, fill_in, load_policy, with_contents
+from tests.iam.policies import (
+    BUCKET,
+    DIRECTORY,
+    PREFIX,
+    Authorization,
+    Policy,
+    allows,
+    fill_in,
+    load_policy,
+    with_contents,
+)
 
 TEXT = (DIRECTORY / "README.md").read_text("utf-8")
 
@@ -35,13 +46,29 @@ def with_statement(role: str, name: str) -> Policy:
 
 
 def test_every_statement_is_tried() -> None:
-    assert STATEMENTS.keys() == {"UseKey", "OpenVaults", "SealVaults"}
+    assert STATEMENTS.keys() == {"UseKey", "OpenVaults", "SealVaults", "DenyLongLocks"}
 
 
 def test_the_statement_for_an_encrypted_bucket() -> None:
     # The bucket's deny for all else must not take it away again.
     for action in ("kms:GenerateDataKey", "kms:Decrypt"):
         assert allows(with_statement("backup-host", "UseKey"), Authorization(action, KEY))
+
+
+def test_the_limit_on_locks() -> None:
+    policy = load_policy("backup-host")
+    limit = {name: value for name, value in STATEMENTS["DenyLongLocks"].items() if name != "Principal"}
+    longest = int(limit["Condition"]["NumericGreaterThan"]["s3:object-lock-remaining-retention-days"])
+    # That of the default classes, with a day for the rounding and for the hour that archiver adds.
+    assert longest == max(term.keep + term.lease for term in DEFAULT_CLASSES.values()) + 1
+    policy["Statement"].append(limit)
+
+    def locked(days: int | None) -> bool:
+        context = {} if days is None else {"s3:object-lock-remaining-retention-days": str(days)}
+        key = f"arn:aws:s3:::{BUCKET}/{PREFIX}/daily/data/prod/00.tar.zst.age"
+        return allows(policy, Authorization("s3:PutObjectRetention", key, context))
+
+    assert [locked(days) for days in (None, longest, longest + 1, 36500)] == [True, True, False, False]
 
 
 def context(source: str) -> dict[str, str]:

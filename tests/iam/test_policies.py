@@ -62,7 +62,7 @@ def test_what_another_policy_could_add(role: str) -> None:
         *(("backup-host", name) for name in ("CreateKeys", "SendParts", "DenyOverwriting", "DenyVaults")),
         *(
             ("administrator", name)
-            for name in ("CreateVaultFiles", "DeleteVaultFiles", "DenyOverwriting", "DenyObjects")
+            for name in ("SetLifecycle", "ReadAndDelete", "LockAndAbort", "CreateKeys", "SendParts", "DenyOverwriting")
         ),
     ],
 )
@@ -123,11 +123,14 @@ def statement(**changes: object) -> Policy:
         ({"Condition": {"StringEquals": {"s3:gone": "true"}}}, False),
         ({"Condition": {"StringLike": {"s3:here": ["x", "tr*"]}}}, True),
         ({"Condition": {"StringLike": {"s3:gone": "*"}}}, False),
+        ({"Condition": {"NumericGreaterThan": {"s3:days": "9"}}}, True),
+        ({"Condition": {"NumericGreaterThan": {"s3:days": "10"}}}, False),
+        ({"Condition": {"NumericGreaterThan": {"s3:gone": "0"}}}, False),
         ({"Condition": {"Null": {"s3:here": "false"}, "Bool": {"s3:here": "false"}}}, False),
     ],
 )
 def test_the_evaluator(changes: dict[str, object], expected: bool) -> None:
-    asked = Authorization("s3:GetObject", "arn:aws:s3:::b/k/x/y", {"s3:here": "true"})
+    asked = Authorization("s3:GetObject", "arn:aws:s3:::b/k/x/y", {"s3:here": "true", "s3:days": "10"})
     assert allows(statement(**changes), asked) == expected
 
 
@@ -148,5 +151,5 @@ def test_the_evaluator_refuses_what_it_does_not_know(changes: dict[str, object])
 
 
 def test_an_unknown_operation_is_refused() -> None:
-    with pytest.raises(ValueError, match="RestoreObject is not known here"):
-        Call("RestoreObject", {"Bucket": BUCKET, "Key": OBJECT}).authorizations()
+    with pytest.raises(ValueError, match="SelectObjectContent is not known here"):
+        Call("SelectObjectContent", {"Bucket": BUCKET, "Key": OBJECT}).authorizations()

@@ -9,9 +9,13 @@ from typing import Any
 import pytest
 from botocore.client import BaseClient
 
+from archiver.config import RetentionClass
 from archiver.crypto.identities import write_secret_file
 from archiver.crypto.x25519 import X25519Identity
-from archiver.stores.destination import S3Destination, parse_destination
+from archiver.errors import RefusedError
+from archiver.retention.attributes import attribution
+from archiver.stores.base import Store
+from archiver.stores.destination import S3Destination, open_store, parse_destination
 from archiver.stores.journal import Journal
 from archiver.stores.s3 import S3Store
 from tests.iam.calls import Call
@@ -35,7 +39,7 @@ def record(monkeypatch: pytest.MonkeyPatch) -> Record:
         calls: list[Call] = []
 
         def make(self: BaseClient, operation_name: str, api_params: dict[str, Any]) -> Any:
-            calls.append(Call(operation_name, api_params))
+            calls.append(Call(operation_name, dict(api_params)))
             return real(self, operation_name, api_params)
 
         with monkeypatch.context() as patch:
@@ -128,6 +132,59 @@ def test_aborting_what_an_earlier_run_left(
         assert store.recover() == 1
     assert {call.operation for call in calls} == {"ListMultipartUploads", "AbortMultipartUpload"}
     assert refused(territory, load_policy("backup-host"), calls) == []
+
+
+OBJECTS = [f"{name}/data/prod/{1:032x}.tar.zst.age" for name in ("daily", "monthly", "held")]
+
+
+def open_locking(territory: Territory) -> Store:
+    """A store that locks, and archives what is monthly."""
+    classes = {"daily": RetentionClass(), "monthly": RetentionClass(400, 35, "month", "DEEP_ARCHIVE")}
+    destination = parse_destination(f"{territory.url}&object_lock=governance&part_size={PART}")
+    return open_store(destination, attributes=attribution(classes))
+
+
+def test_copying_under_lock(locking: Territory, session: Session, record: Record) -> None:
+    session.login(locking.admin)
+    daily, monthly, held = OBJECTS
+    with closing(open_locking(locking)) as store, record() as calls:
+        store.create(daily, [bytes(PART + 1)])
+        store.create(f"{daily}.small", [b"x"])
+        store.copy(daily, monthly)
+    assert {call.operation for call in calls} >= {"CopyObject", "CreateMultipartUpload", "PutObject"}
+    # SeaweedFS is told again of a copy's lock.
+    assert "PutObjectRetention" in {call.operation for call in calls}
+    assert all("ObjectLockMode" in call.parameters for call in calls if call.operation in ("CopyObject", "PutObject"))
+    assert refused(locking, load_policy("backup-host"), calls) == []
+    with closing(open_locking(locking)) as store, record() as calls:
+        store.copy(daily, held)
+        store.unlock(held)
+        store.delete(held)
+        vault = "vault/prod/0011223344556677/bob.age"
+        store.create(vault, [b"x"])
+        store.delete(vault)
+    assert {call.operation for call in calls} >= {"CopyObject", "PutObjectLegalHold", "DeleteObject", "PutObject"}
+    assert refused(locking, load_policy("administrator"), calls) == []
+    assert {call.operation for call in refused(locking, load_policy("backup-host"), calls)} >= {
+        "CopyObject",
+        "DeleteObject",
+        "PutObject",
+        "PutObjectLegalHold",
+    }
+
+
+def test_thawing(locking: Territory, session: Session, record: Record) -> None:
+    session.login(locking.admin)
+    daily, monthly, _ = OBJECTS
+    with closing(open_locking(locking)) as store:
+        store.create(daily, [b"x"])
+        store.copy(daily, monthly)
+        # The request is made, though SeaweedFS does not have it.
+        with record() as calls, pytest.raises(RefusedError, match="refused s3:RestoreObject"):
+            store.thaw(monthly, 1)
+    assert {call.operation for call in calls} == {"RestoreObject", "HeadObject"}
+    assert refused(locking, load_policy("restore-host"), calls) == []
+    assert {call.operation for call in refused(locking, load_policy("backup-host"), calls)} == {"RestoreObject"}
 
 
 def test_doctor(scene: Scene, territory: Territory, record: Record) -> None:

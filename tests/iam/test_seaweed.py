@@ -3,12 +3,16 @@ record."""
 
 import random
 import re
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from archiver.errors import StorageError
+from archiver.config import RetentionClass
+from archiver.errors import RefusedError, StorageError
+from archiver.retention.attributes import attribution
+from archiver.stores.base import Store
 from archiver.stores.destination import open_store, parse_destination
 from tests.iam.calls import Call
 from tests.iam.cases import ADDED, CASES, MANIFEST
@@ -25,11 +29,16 @@ from tests.iam.policies import (
 )
 from tests.iam.territory import Territory
 from tests.operations.scene import MIB, Done, Scene, archiver, check_restored, make_scene, tree
+from tests.servers.localstack import REGION
 from tests.stores.conftest import open_uploads
 
 PART = 5 * MIB
+OUTSIDE_KEY = "data/prod/00.tar.zst.age"
+ENFORCEABLE = [case for case in CASES if case.enforceable]
 CREATING = {
-    case.name for case in CASES if case.call.operation.startswith(("Put", "Copy", "Create", "Upload", "Complete"))
+    case.name
+    for case in ENFORCEABLE
+    if any(authorization.action == "s3:PutObject" for authorization in case.call.authorizations())
 }
 
 
@@ -37,11 +46,11 @@ def allowed(territory: Territory, *policies: Policy) -> set[str]:
     """The names of the cases that the store lets a user with ``policies`` do; the admin without any."""
     territory.prepare()
     keys = territory.user(*policies) if policies else territory.admin
-    return {case.name for case in CASES if territory.is_allowed(keys, case.call)}
+    return {case.name for case in ENFORCEABLE if territory.is_allowed(keys, case.call)}
 
 
 def expected(role: str) -> set[str]:
-    return {case.name for case in CASES if role in case.roles}
+    return {case.name for case in ENFORCEABLE if role in case.roles}
 
 
 def unenforced(role: str) -> set[str]:
@@ -50,7 +59,7 @@ def unenforced(role: str) -> set[str]:
 
 def test_the_admin_may_do_all_of_it(territory: Territory) -> None:
     # Else a refusal below would say nothing of the policy.
-    assert allowed(territory) == {case.name for case in CASES}
+    assert allowed(territory) == {case.name for case in ENFORCEABLE}
 
 
 @pytest.mark.parametrize("role", ["restore-host", "auditor"])
@@ -78,7 +87,8 @@ def test_the_denials_hold_against_another_policy(territory: Territory, role: str
     less = {"list uploads"} if role in ("restore-host", "auditor") else set()
     # Outside of vaults, only the conditions would keep the administrator from overwriting.
     more = unenforced(role) | (unenforced("backup-host") if role == "administrator" else set())
-    assert allowed(territory, load_policy(role), other) == expected(role) | more | ADDED[role] - less
+    added = ADDED[role] & {case.name for case in ENFORCEABLE}
+    assert allowed(territory, load_policy(role), other) == expected(role) | more | added - less
 
 
 def test_why_the_policies_name_what_they_deny(territory: Territory) -> None:
@@ -167,20 +177,68 @@ def test_init_is_for_the_administrator(scene: Scene, territory: Territory, sessi
     assert (tmp_path / "second.txt").exists()
 
 
-def test_the_administrator_deletes_vault_files_alone(scene: Scene, territory: Territory, session: Session) -> None:
+def test_the_administrator_deletes_below_the_prefix(scene: Scene, territory: Territory, session: Session) -> None:
     name = scene.backup()
+    other = f"{territory.bucket}/elsewhere?endpoint={territory.server.endpoint}&region={REGION}"
+    beside = open_store(parse_destination(f"s3://{other}"))
+    beside.create(OUTSIDE_KEY, [b"theirs"])
+    beside.close()
     session.login(territory.user(without_condition_keys(load_policy("administrator"))))
     assert scene.backups() == [name]
-    refused(archiver("cat", "latest", "media/album/1.png", *scene.identity), "s3:GetObject")
-    store = open_store(parse_destination(scene.url))
-    (vault,) = [item.key for item in store.list("vault/")]
-    for item in store.list("daily/"):
-        with pytest.raises(StorageError, match=r"refused s3:(DeleteObject|GetObject)"):
-            store.delete(item.key)
-    store.delete(vault)
-    assert list(store.list("vault/")) == []
-    assert scene.backups() == [name]
+    assert archiver("verify", "--level", "data", *scene.identity).code == 0
+    store, beside = open_store(parse_destination(scene.url)), open_store(parse_destination(f"s3://{other}"))
+    with pytest.raises(StorageError, match=r"refused s3:(DeleteObject|GetObject)"):
+        beside.delete(OUTSIDE_KEY)
+    for item in list(store.list()):
+        store.delete(item.key)
+    assert list(store.list()) == []
     store.close()
+    beside.close()
+
+
+CLASSES = {"daily": RetentionClass(), "monthly": RetentionClass(400, 35, "month")}
+DAILY, MONTHLY, HELD_OBJECT = (f"{name}/data/prod/{1:032x}.tar.zst.age" for name in ("daily", "monthly", "held"))
+
+
+def open_locking(territory: Territory) -> Store:
+    """The store with the credentials that are in the environment, and Object Lock."""
+    destination = parse_destination(f"{territory.url}&object_lock=governance")
+    return open_store(destination, attributes=attribution(CLASSES))
+
+
+def test_the_backup_host_creates_and_copies_under_lock(locking: Territory, session: Session) -> None:
+    session.login(locking.user(without_condition_keys(load_policy("backup-host"))))
+    with closing(open_locking(locking)) as store:
+        store.create(DAILY, [b"x"])
+        store.copy(DAILY, MONTHLY)
+        admin = locking.client(locking.admin)
+        for key in (DAILY, MONTHLY):
+            head = admin.head_object(Bucket=locking.bucket, Key=store.full_key(key))
+            assert head["ObjectLockMode"] == "GOVERNANCE"
+        # A legal hold is the administrator's.
+        with pytest.raises(RefusedError, match="access denied"):
+            store.create(HELD_OBJECT, [b"x"])
+        with pytest.raises(RefusedError, match="access denied"):
+            store.copy(DAILY, HELD_OBJECT)
+        with pytest.raises(RefusedError, match="access denied"):
+            store.unlock(DAILY)
+
+
+def test_the_administrator_holds_and_releases(locking: Territory, session: Session) -> None:
+    session.login(locking.user(without_condition_keys(load_policy("backup-host"))))
+    with closing(open_locking(locking)) as store:
+        store.create(DAILY, [b"x"])
+    session.login(locking.user(without_condition_keys(load_policy("administrator"))))
+    with closing(open_locking(locking)) as store:
+        store.copy(DAILY, HELD_OBJECT)
+        admin = locking.client(locking.admin)
+        head = admin.head_object(Bucket=locking.bucket, Key=store.full_key(HELD_OBJECT))
+        assert head["ObjectLockLegalHoldStatus"] == "ON"
+        store.unlock(HELD_OBJECT)
+        store.delete(HELD_OBJECT)
+        with pytest.raises(StorageError, match="access denied"):
+            store.copy(DAILY, MONTHLY)
+        assert [item.key for item in store.list()] == [DAILY]
 
 
 def test_the_restore_host_restores(scene: Scene, territory: Territory, session: Session, tmp_path: Path) -> None:

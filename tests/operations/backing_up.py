@@ -1,6 +1,9 @@
 """What the tests of backup share."""
 
 from dataclasses import replace
+from datetime import timedelta
+
+import pytest
 
 from archiver.catalog.names import check_class
 from archiver.config import PinLimits, RetentionClass, Tuning, load_config
@@ -8,7 +11,14 @@ from archiver.crypto.minisign import SigningKey
 from archiver.crypto.x25519 import X25519Recipient
 from archiver.operations.backup import BackupRequest
 from archiver.operations.sources import resolve_source
+from archiver.stores.local import LocalStore
 from tests.operations.scene import SOURCE, Scene
+
+
+def pass_time(monkeypatch: pytest.MonkeyPatch, passed: timedelta) -> None:
+    """Let so much time pass, by the clock of every directory."""
+    clock = LocalStore.clock
+    monkeypatch.setattr(LocalStore, "clock", lambda self: clock(self) + passed)
 
 
 def request_for(scene: Scene) -> BackupRequest:

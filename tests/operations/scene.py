@@ -123,18 +123,27 @@ class Scene:
         return "".join(path.read_text() for path in (self.state / SOURCE).glob("journal-*"))
 
 
-def make_scene(root: Path, url: str | None = None, *, entries: int = 200) -> Scene:
-    """Two environments with databases of every kind, a media tree with every kind of entry, set up by ``init``."""
+def make_scene(
+    root: Path, url: str | None = None, *, entries: int = 200, calendar: bool = False, rules: bool = True
+) -> Scene:
+    """Two environments with databases of every kind, a media tree with every kind of entry, set up by ``init``.
+
+    For ``calendar`` and ``rules`` see ``configure``.
+    """
     scene = Scene(root, url or (root / "destination").as_uri())
     for number, name in enumerate(ENVIRONMENTS, 1):
         make_environment(scene.data / name, entries * number)
     make_media(scene.media)
-    configure(scene)
+    configure(scene, calendar=calendar, rules=rules)
     return scene
 
 
-def configure(scene: Scene) -> None:
-    """Run ``init``, keep state inside the scene, and make frames small, so that small data cross their boundaries."""
+def configure(scene: Scene, *, calendar: bool = False, rules: bool = True) -> None:
+    """Run ``init``, keep state inside the scene, and make frames small, so that small data cross their boundaries.
+
+    With ``calendar`` the first backup of the month is copied into the class monthly, as it is by default: then it lies
+    in two places. With ``rules`` a bucket gets the lifecycle rules without which every backup warns.
+    """
     environments = {name: scene.data / name for name in ENVIRONMENTS if (scene.data / name).exists()}
     init(
         InitRequest(
@@ -148,7 +157,13 @@ def configure(scene: Scene) -> None:
         )
     )
     text = scene.config.read_text()
+    if not calendar:
+        assert 'every = "month"' in text
+        text = text.replace('every = "month"', 'every = "never"')
     scene.config.write_text(f'state_directory = "state"\n\n{text}\n[tuning]\nframe_size = 262144\n')
+    if rules and scene.url.startswith("s3://"):
+        done = archiver("lifecycle", "apply", "--config", str(scene.config))
+        assert done.code == 0, done.errors
 
 
 def make_media(root: Path) -> None:

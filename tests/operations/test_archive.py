@@ -295,13 +295,14 @@ def test_a_planted_copy_with_lists_of_its_own_hides_nothing(site: Site) -> None:
     place = site.commit(FIRST)
     copy = BackupPlace("zzz", SOURCE, FIRST)
     site.store.now += timedelta(seconds=1)
-    for key, data in (
-        (copy.signature, site.store.bytes_of(place.signature)),
-        (copy.manifest, site.store.bytes_of(place.manifest)),
-        *((key, b"garbage") for key in (copy.objects, copy.contents, copy.placement)),
-    ):
+    for name in ("signature", "manifest", "objects", "contents", "placement"):
+        data = site.store.bytes_of(getattr(place, name))
+        key = getattr(copy, name)
+        if name in ("objects", "contents", "placement"):
+            data = bytes(len(data))
         site.store.create(key, [data])
-    assert site.archive().find().place == place
+    found = site.archive().find()
+    assert (found.place, found.places) == (place, (place, copy))
     site.store._objects = {key: (data, STARTED) for key, (data, _) in site.store._objects.items()}
     assert site.archive().find(FIRST).place == copy
     assert site.archive().find(f"daily/{FIRST}").place == place

@@ -137,6 +137,18 @@ def test_what_it_finds(scene: Scene, spoil: Callable[[Scene], None], severity: s
     assert found_subject.startswith(subject)
 
 
+def test_what_expire_should_have_deleted(scene: Scene) -> None:
+    manifest = scene.destination / "daily/backups/prod/20260101T020000Z-3f9c2a/manifest.json"
+    manifest.parent.mkdir(parents=True)
+    manifest.touch()
+    old = datetime(2026, 1, 1, 2, tzinfo=UTC).timestamp()
+    os.utime(manifest, (old, old))
+    done = examine(scene)
+    assert done.code == 3
+    (warning,) = [item for item in done.document if item["severity"] == "warning"]
+    assert warning["message"].startswith("1 backup of daily should have been deleted more than 2 days ago")
+
+
 def of_vault(scene: Scene) -> list[tuple[str, str]]:
     """Severity and message of what is said of the vault, each problem with a sentence of advice."""
     found = [item for item in examine(scene).document if item["subject"] == "vault of prod"]

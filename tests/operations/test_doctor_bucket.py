@@ -9,16 +9,19 @@ import pytest
 from archiver.config import RetentionClass
 from archiver.operations.doctor_bucket import lifecycle_findings, settings_findings
 from archiver.operations.findings import Finding
-from archiver.stores.s3_facts import BucketSettings, LifecycleRule, ObjectLock, Unknown
+from archiver.retention.rules import Rule
+from archiver.stores.s3_facts import BucketSettings, ObjectLock, Unknown
 from tests.operations.doctor_help import problems
 
 CLASSES = {"daily": RetentionClass(keep=35, lease=7), "monthly": RetentionClass(keep=400, lease=7)}
 GOOD_RULES = (
-    LifecycleRule("parts", "", aborts_days=7),
-    LifecycleRule("a", "p/daily/backups/", expires_days=35),
-    LifecycleRule("b", "p/daily/data/", expires_days=42),
-    LifecycleRule("c", "p/monthly/backups/", expires_days=400),
-    LifecycleRule("d", "p/monthly/data/", expires_days=500),
+    Rule("parts", "", aborts_days=7),
+    Rule("a", "p/daily/backups/", expires_days=35),
+    Rule("b", "p/daily/data/", expires_days=42),
+    Rule("c", "p/monthly/backups/", expires_days=400),
+    Rule("d", "p/monthly/data/", expires_days=407),
+    Rule("e", "p/", noncurrent_days=7),
+    Rule("f", "p/", removes_markers=True),
 )
 GOOD = BucketSettings("us-east-1", "enabled", GOOD_RULES, ObjectLock("COMPLIANCE", 42), "AES256", (), public=False)
 
@@ -27,8 +30,8 @@ def of_settings(**changed: Any) -> list[Finding]:
     return list(settings_findings("bucket b", replace(GOOD, **changed), "us-east-1", "p/", CLASSES))
 
 
-def of_rules(*rules: LifecycleRule) -> list[tuple[str, str]]:
-    return problems(lifecycle_findings("bucket b", rules, "p/", CLASSES))
+def of_rules(*rules: Rule) -> list[tuple[str, str]]:
+    return problems(lifecycle_findings("bucket b", rules, "p/", CLASSES, versioned=False))
 
 
 def test_a_bucket_as_it_should_be() -> None:
@@ -64,6 +67,27 @@ def test_settings_that_are_off_are_no_problem() -> None:
     assert "versioning off; Object Lock off; default encryption none" in findings[0].message
 
 
+def of_lock(lock: ObjectLock | Unknown | None, wanted: str | None) -> list[tuple[str, str]]:
+    settings = replace(GOOD, object_lock=lock)
+    return problems(settings_findings("bucket b", settings, "us-east-1", "p/", CLASSES, wanted))
+
+
+def test_object_lock_that_the_bucket_has_not() -> None:
+    ((severity, message),) = of_lock(None, "governance")
+    assert severity == "error"
+    assert message == "Object Lock is off, and the option object_lock asks for governance: every backup fails"
+    assert of_lock(None, None) == of_lock(ObjectLock(), "governance") == of_lock(Unknown("denied"), "governance") == []
+
+
+def test_old_versions_that_nothing_ends_count_only_where_there_are_any() -> None:
+    rules = tuple(rule for rule in GOOD_RULES if rule.noncurrent_days is None)
+    ((_, message),) = problems(of_settings(lifecycle=rules))
+    assert "no lifecycle rule deletes old versions of daily and monthly" in message
+    assert problems(of_settings(lifecycle=rules, versioning="suspended")) == [("warning", message)]
+    assert problems(of_settings(lifecycle=rules, versioning="off")) == []
+    assert problems(of_settings(lifecycle=rules, versioning=Unknown("denied"))) == []
+
+
 def test_settings_that_cannot_be_read() -> None:
     unknown = Unknown("s3:Get is denied to these credentials")
     names = ("region", "versioning", "lifecycle", "object_lock", "encryption", "unblocked", "public")
@@ -93,22 +117,22 @@ def test_rules_for_some_of_the_classes() -> None:
 @pytest.mark.parametrize(
     ("rule", "expected"),
     [
-        (LifecycleRule("x", "p/daily/data/", expires_days=41), ["data of daily, needed for 42 days"]),
-        (LifecycleRule("x", "p/daily/data/", expires_days=42), None),
-        (LifecycleRule("x", "p/daily/data/prod/", expires_days=1), ["data of daily"]),
-        (LifecycleRule("x", "p/daily/backups/", expires_days=34), ["manifests of daily, promised for 35 days"]),
-        (LifecycleRule("x", "p/daily/backups/", expires_days=35), None),
-        (LifecycleRule("x", "p/vault/", expires_days=9999), ["vault files, without which nobody can restore"]),
-        (LifecycleRule("x", "", expires_days=40), ["vault", "data of daily", "manifests of monthly", "of monthly"]),
-        (LifecycleRule("x", "p/", expires_at=datetime(2027, 1, 1, tzinfo=UTC)), ["vault", "daily", "on 2027-01-01"]),
-        (LifecycleRule("x", "p/", sized=True, expires_days=1), ["vault", "data of daily"]),
-        (LifecycleRule("x", "", tagged=True, expires_days=1), None),
-        (LifecycleRule("x", "q/", expires_days=1), None),
-        (LifecycleRule("x", "p/other/", expires_days=1), None),
-        (LifecycleRule("x", "", aborts_days=1), None),
+        (Rule("x", "p/daily/data/", expires_days=41), ["data of daily, needed for 42 days"]),
+        (Rule("x", "p/daily/data/", expires_days=42), None),
+        (Rule("x", "p/daily/data/prod/", expires_days=1), ["data of daily"]),
+        (Rule("x", "p/daily/backups/", expires_days=34), ["manifests of daily, promised for 35 days"]),
+        (Rule("x", "p/daily/backups/", expires_days=35), None),
+        (Rule("x", "p/vault/", expires_days=9999), ["vault files, without which nobody can restore"]),
+        (Rule("x", "", expires_days=40), ["vault", "data of daily", "manifests of monthly", "of monthly"]),
+        (Rule("x", "p/", expires_at=datetime(2027, 1, 1, tzinfo=UTC)), ["vault", "daily", "on 2027-01-01"]),
+        (Rule("x", "p/", sized=True, expires_days=1), ["vault", "data of daily"]),
+        (Rule("x", "", tagged=True, expires_days=1), None),
+        (Rule("x", "q/", expires_days=1), None),
+        (Rule("x", "p/other/", expires_days=1), None),
+        (Rule("x", "", aborts_days=1), None),
     ],
 )
-def test_a_rule_that_deletes_too_soon(rule: LifecycleRule, expected: list[str] | None) -> None:
+def test_a_rule_that_deletes_too_soon(rule: Rule, expected: list[str] | None) -> None:
     found = of_rules(*GOOD_RULES, rule)
     if expected is None:
         assert found == []

@@ -151,10 +151,8 @@ def test_a_bucket_is_left_as_it_was(place: Place) -> None:
     assert place.scene.journal() == ""
 
     assert done.code == 3
-    expiration, abortion, delete, single = messages(done, "warning")
+    delete, single = messages(done, "warning")
     assert single == "'test' is the only operator: if that key is lost, so are the backups"
-    assert "no lifecycle rule lets backups of daily expire" in expiration
-    assert "no lifecycle rule aborts incomplete uploads of daily" in abortion
     assert "may delete objects" in delete
     assert facts(done, "permissions") == dict.fromkeys(("create", "abort", "list_uploads", "read", "delete"), True)
     assert facts(done, "bucket")["versioning"] == "off"
@@ -164,6 +162,24 @@ def test_a_bucket_is_left_as_it_was(place: Place) -> None:
     assert speed["up_bytes_per_second"] > 0
     assert speed["down_bytes"] >= 1 << 18
     assert abs(facts(done, "destination")["skew_seconds"]) < 60
+
+
+def test_a_bucket_without_rules(place: Place) -> None:
+    place.client.delete_bucket_lifecycle(Bucket=place.bucket)
+    expiration, abortion, *_ = messages(place.examine(), "warning")
+    assert "no lifecycle rule lets backups of daily and monthly expire" in expiration
+    assert "no lifecycle rule aborts incomplete uploads of daily and monthly" in abortion
+
+
+def test_object_lock_in_a_bucket_without_it(place: Place) -> None:
+    text = place.scene.config.read_text().replace("&region=", "&object_lock=governance&region=")
+    place.scene.config.write_text(text)
+    before = place.content()
+    done = place.examine()
+    assert done.code == 1
+    assert any("the option object_lock asks for governance" in message for message in messages(done, "error"))
+    assert place.content() == before
+    assert open_uploads(place.scene.url) == []
 
 
 def test_a_bucket_with_versions_gets_no_delete_marker(place: Place) -> None:
@@ -189,7 +205,8 @@ def test_rules_of_a_bucket_are_compared_with_the_classes(place: Place) -> None:
     (message,) = messages(done, "error")
     assert message == (
         "lifecycle rule 'all' deletes after 30 days, too soon for vault files, without which nobody can restore; "
-        "manifests of daily, promised for 35 days; data of daily, needed for 42 days"
+        "backups that are held until somebody releases them; manifests of daily, promised for 35 days; data of daily, "
+        "needed for 42 days; manifests of monthly, promised for 400 days; data of monthly, needed for 435 days"
     )
 
 

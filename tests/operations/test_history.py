@@ -345,7 +345,7 @@ def test_a_destination_that_cp_copied_is_restored_and_warned_of(scene: Scene, tm
     assert [line.split()[-1] for line in listed.output.splitlines()] == ["DATED", "unproven", "chain"]
     shown = archiver("show", *scene.identity)
     assert shown.code == 0
-    assert "doubt           nothing vouches for the time of" in shown.output
+    assert "doubt            nothing vouches for the time of" in shown.output
 
 
 def test_commands_tell_who_signed_and_what_is_missing(scene: Scene, tmp_path: Path) -> None:

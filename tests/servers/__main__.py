@@ -2,7 +2,7 @@
 
 import sys
 
-from tests.servers import aws_cli, localstack, seaweed
+from tests.servers import aws_cli, localstack, seaweed, seaweed_lifecycle
 from tests.servers.process import ServerError
 
 
@@ -10,6 +10,7 @@ def main() -> int:
     try:
         localstack.install()
         seaweed.install()
+        seaweed_lifecycle.install_client()
         aws_cli.install()
     except ServerError as error:
         sys.stderr.write(f"{error}\n")

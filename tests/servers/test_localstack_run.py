@@ -13,7 +13,9 @@ import boto3
 import lmdb
 import pytest
 
-from archiver.config import DEFAULT_KEEP, DEFAULT_LEASE
+from archiver.config import DEFAULT_CLASSES
+from archiver.retention.policy import wanted_rules
+from archiver.stores.s3_rules import api_rule, full_rules, own_name
 from tests.conftest import BUCKET, EU_BUCKET
 from tests.servers import localstack as localstack_module
 from tests.servers.__main__ import main as install_servers
@@ -61,13 +63,12 @@ def test_the_hook_makes_a_bucket_and_a_key(localstack_server: S3Server, region: 
     assert {rule["Status"] for rule in found["rules"].values()} == {"Enabled"}
     # Other filters than by prefix are not portable.
     assert all(list(rule["Filter"]) == ["Prefix"] for rule in found["rules"].values())
-    assert found["rules"]["leftovers"]["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
-    assert found["rules"]["leftovers"]["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
-    assert found["rules"]["daily-backups"]["Expiration"] == {"Days": DEFAULT_KEEP}
-    assert found["rules"]["daily-data"]["Expiration"] == {"Days": DEFAULT_KEEP + DEFAULT_LEASE}
+    wanted = full_rules(wanted_rules(DEFAULT_CLASSES, versioned=True), "ci/")
+    assert [{"ID": name, **rule} for name, rule in found["rules"].items()] == [api_rule(rule) for rule in wanted]
+    own = own_name("ci/")
     for key, rule in [("backups/x/manifest.json", "daily-backups"), ("data/x/y.pages.zst.age", "daily-data")]:
         created = client(localstack_server, "s3", region).put_object(Bucket=bucket, Key=f"ci/daily/{key}", Body=b"")
-        assert f'rule-id="{rule}"' in created["Expiration"]
+        assert f'rule-id="{own}{rule}"' in created["Expiration"]
 
 
 @pytest.mark.parametrize(("region", "bucket"), PLACES)

@@ -8,6 +8,7 @@ from typing import Any
 import boto3
 import pytest
 
+from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.base import Store
 from archiver.stores.destination import S3Destination, open_store, parse_destination
 from archiver.stores.journal import Journal
@@ -82,15 +83,17 @@ def url(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def open_s3(journal: Journal) -> Iterator[Open]:
-    """Opens a store that retries at once, with options; closed after the test."""
+    """Opens a store that retries at once, with options and ``attributes``; closed after the test."""
     opened: list[S3Store] = []
 
-    def open_one(url: str, **options: Any) -> S3Store:
+    def open_one(url: str, *, attributes: Attribution = no_attributes, **options: Any) -> S3Store:
         destination = parse_destination(url)
         assert isinstance(destination, S3Destination)
         changed = replace(destination.options, **({"part_size": PART} | options))
         retry = Retry(is_transient, attempts=4, sleep=lambda _: None)
-        store = S3Store(destination.bucket, destination.prefix, changed, journal=journal, retry=retry)
+        store = S3Store(
+            destination.bucket, destination.prefix, changed, journal=journal, attributes=attributes, retry=retry
+        )
         opened.append(store)
         return store
 

@@ -332,13 +332,16 @@ def test_too_many_parts(localstack_url: str, open_s3: Open, monkeypatch: pytest.
     assert open_uploads(store._connection, KEY) == []
 
 
-def test_the_storage_class_is_for_data_only(localstack_url: str, open_s3: Open) -> None:
+def test_the_destinations_storage_class_is_for_objects_only(localstack_url: str, open_s3: Open) -> None:
     store = open_s3(localstack_url, storage_class="STANDARD_IA")
-    store.create(KEY, [b"data"])
-    store.create("daily/backups/prod/1/manifest.json", [b"manifest"])
-    client = store._connection.client
-    listing = client.list_objects_v2(Bucket=store._connection.bucket, Prefix=store._connection.full_key(""))
-    assert [item["StorageClass"] for item in listing["Contents"]] == ["STANDARD", "STANDARD_IA"]
+    objects = [f"daily/data/prod/{name}.zst.age" for name in (f"{2:032x}.mdb", f"{1:032x}.0123abcd.tar")]
+    others = ("daily/backups/prod/1/manifest.json", "daily/data/prod/20261122T200334Z-f05d75.contents.jsonl.zst.age")
+    for key in (*objects, *others):
+        store.create(key, [bytes(PART + 1 if "mdb" in key else 1)])
+    assert {item.key: item.storage_class for item in store.list()} == {
+        **dict.fromkeys(objects, "STANDARD_IA"),
+        **dict.fromkeys(others),
+    }
 
 
 def test_more_keys_than_one_page(seaweed_url: str, open_s3: Open) -> None:

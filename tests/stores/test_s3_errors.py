@@ -31,6 +31,22 @@ def translated(error: S3Error) -> ArchiverError:
 
 
 @pytest.mark.parametrize(
+    ("code", "detail", "hint"),
+    [
+        (
+            "AccessDenied",
+            "x is not authorized to perform: s3:PutObjectRetention on resource: y",
+            "Allow s3:PutObjectRet",
+        ),
+        ("AccessDenied", "Access Denied", "Allow s3:PutObject there"),
+        ("InvalidRequest", "Bucket is missing Object Lock Configuration", "remove the option object_lock"),
+    ],
+)
+def test_advice_for_what_a_create_needs(code: str, detail: str, hint: str) -> None:
+    assert hint in str(translated(refusal(code, 403 if code == "AccessDenied" else 400, detail)).hint)
+
+
+@pytest.mark.parametrize(
     ("code", "status", "kind", "message"),
     [
         ("NoSuchKey", 404, NotFoundError, f"{PLACE} does not exist"),

@@ -10,18 +10,21 @@ import boto3
 import pytest
 from botocore.exceptions import ConnectionClosedError
 
+from archiver.config import RetentionClass
 from archiver.errors import StorageError
+from archiver.retention.attributes import attribution
+from archiver.retention.rules import Rule
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.retry import Retry
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_errors import is_transient
 from archiver.stores.s3_examination import bucket_settings
-from archiver.stores.s3_facts import LifecycleRule, ObjectLock, Rate, Unknown
+from archiver.stores.s3_facts import ObjectLock, Rate, Unknown
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_probe import FIRST, MOST, S3Probe, _measure
 from tests.servers.seaweed import LIMITED
 
-KEY = "daily/data/prod/00.probe"
+KEY = f"daily/data/prod/{'0' * 32}.file.zst.age"
 PREFIX = "backups/here"
 
 
@@ -117,9 +120,9 @@ def test_every_setting(bucket: Bucket, connection: S3Connection) -> None:
     assert (found.versioning, found.encryption) == ("enabled", "AES256")
     assert found.object_lock == ObjectLock("GOVERNANCE", 3)
     assert found.lifecycle == (
-        LifecycleRule("old", "p/", expires_days=10),
-        LifecycleRule("parts", "", aborts_days=7),
-        LifecycleRule("tagged", "q/", tagged=True, expires_days=1),
+        Rule("old", "p/", expires_days=10),
+        Rule("parts", "", aborts_days=7),
+        Rule("tagged", "q/", tagged=True, expires_days=1),
     )
 
 
@@ -191,6 +194,23 @@ def test_it_is_begun_as_a_backup_begins_its_own(bucket: Bucket, connection: S3Co
     assert "does not know the storage class" in create.message
     assert isinstance(abort, Unknown)
     assert bucket.is_untouched()
+
+
+def test_a_lock_is_tried_as_a_backup_would_set_it(bucket: Bucket, connection: S3Connection) -> None:
+    name = {"Bucket": bucket.name}
+    bucket.client.put_bucket_versioning(**name, VersioningConfiguration={"Status": "Enabled"})
+    bucket.client.put_object_lock_configuration(**name, ObjectLockConfiguration={"ObjectLockEnabled": "Enabled"})
+    sent: list[Any] = []
+    connection.client.meta.events.register(
+        "provide-client-params.s3.CreateMultipartUpload", lambda params, **_: sent.append(params)
+    )
+    options = replace(bucket.options, object_lock="governance")
+    probe = S3Probe(connection, options, attribution({"daily": RetentionClass(storage_class="STANDARD_IA")}))
+    create, abort, *_ = probe.upload(KEY)
+    assert (create, abort) == ("allowed", "allowed")
+    assert bucket.is_untouched()
+    (request,) = sent
+    assert (request["ObjectLockMode"], request["StorageClass"]) == ("GOVERNANCE", "STANDARD_IA")
 
 
 def fail_after(real: Callable[..., Any], error: BaseException, times: int = 100) -> Callable[..., Any]:

@@ -20,6 +20,7 @@ from tests.vectors.mutations import (
     find,
     flip,
     hide_vault,
+    promote_without,
     remove,
     reseal_object,
     sign_manifest,
@@ -244,6 +245,29 @@ FAILURES = (
         IntegrityError,
         "does not say where",
         lambda files: edit_placement(files, lambda lines: lines.pop()),
+    ),
+    Failure(
+        "placement-malformed-copy-part",
+        "the placement names a key whose copy part has seven hex digits",
+        FormatError,
+        "placement names",
+        lambda files: edit_placement(
+            files, lambda lines: lines[0].update(key=lines[0]["key"].replace(".", ".0a1b2c3.", 1))
+        ),
+    ),
+    Failure(
+        "promoted-without-signature",
+        "all that is left is a copy in another class, and its signature is missing",
+        AuthenticityError,
+        "has no signature",
+        lambda files: promote_without(files, r"\.minisig$"),
+    ),
+    Failure(
+        "promoted-without-lent-object",
+        "a copy refers to an object in a longer class, where it is missing",
+        IntegrityError,
+        "is missing",
+        lambda files: promote_without(files, "^yearly/"),
     ),
     Failure(
         "object-missing",

@@ -3,7 +3,7 @@
 A vector that exists is never written again: it says what the format was when it was released. Each file in
 ``failures/`` is the valid destination with one thing wrong: a comment, the error that a reader must raise with a part
 of its message, and the keys that differ, as Base64 (null: the key is missing). Each in ``variants/`` is it with one
-thing that is different and right, and the label that a reader must show. ``consistency.json`` says how the label of a
+thing that is different and right, and what a reader must show. ``consistency.json`` says how the label of a
 backup follows from the methods of its environments, ``trust.json`` which backups of a history are believed.
 """
 
@@ -70,6 +70,8 @@ def make_variants(valid: Files) -> None:
         vector = {
             "comment": variant.comment,
             "consistency": variant.consistency,
+            "promised_days": variant.promised_days,
+            "doubted": variant.doubted,
             "files": difference(valid, altered),
         }
         write(path, vector)

@@ -149,3 +149,39 @@ def cut_contents(files: Files) -> None:
 def drop_last_newline(files: Files) -> None:
     text = b"".join(json.dumps(line).encode() + b"\n" for line in read_lines(files, "contents"))
     write_lines(files, "contents", text[:-1])
+
+
+FURTHER = "0a1b2c3d"
+"""The copy part of a key in a promoted copy."""
+PROMOTED_TERMS = b'{"version":1,"keep_days":400,"lease_days":35}\n'
+HELD_TERMS = b'{"version":1,"keep_days":null,"lease_days":null}\n'
+
+
+def promote(files: Files, target: str, terms: bytes | None, *, lent: str = "", original: bool = False) -> None:
+    """Put a copy of the backup into the class ``target``: of every three objects one lies there at its plain key, one
+    at a further one, and one in the class ``lent`` or, without one, at its plain key too. Unless the ``original`` is to
+    stay, it has expired."""
+    lines = read_lines(files, "placement")
+    for number, line in enumerate(lines):
+        data = files[line["key"]]
+        head, tail = line["key"].removeprefix("daily/").split(".", 1)
+        name = f"{head}.{FURTHER}.{tail}" if number % 3 == 1 else f"{head}.{tail}"
+        line["key"] = f"{lent if lent and number % 3 == 2 else target}/{name}"
+        files[line["key"]] = data
+    for key in [key for key in files if key.startswith("daily/")]:
+        if key.endswith((".json", ".minisig", ".jsonl.zst", ".jsonl.zst.age")):
+            files[key.replace("daily/", f"{target}/", 1)] = files[key]
+    if not original:
+        for key in [key for key in files if key.startswith("daily/")]:
+            del files[key]
+    files[find(files, rf"^{target}/.*placement")] = b"".join(
+        compress([b"".join(json.dumps(line).encode() + b"\n" for line in lines)])
+    )
+    if terms is not None:
+        files[find(files, rf"^{target}/.*manifest\.json$").replace("manifest.json", "terms.json")] = terms
+
+
+def promote_without(files: Files, pattern: str) -> None:
+    """A copy in ``monthly`` that refers to objects in ``yearly``; the first key that matches ``pattern`` is missing."""
+    promote(files, "monthly", PROMOTED_TERMS, lent="yearly")
+    remove(files, pattern)

@@ -1,0 +1,42 @@
+"""What the commands that copy within a destination begin with: a source of the configuration, and the terms there."""
+
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, contextmanager
+from dataclasses import dataclass
+
+from archiver.config import Config
+from archiver.operations.access import configured_keys
+from archiver.operations.archive import Archive
+from archiver.operations.needs import destination_rules
+from archiver.operations.run_lock import run_lock
+from archiver.retention.attributes import attribution
+from archiver.retention.policy import Term, in_force
+from archiver.stores.destination import open_store, parse_destination
+
+
+@dataclass(frozen=True, slots=True)
+class CopySite:
+    """A source's backups, and the classes that they can be copied into."""
+
+    archive: Archive
+    terms: dict[str, Term]
+    """Those in force, by class."""
+
+
+@contextmanager
+def open_copy_site(config: Config, name: str | None, *, dry_run: bool) -> Iterator[CopySite]:
+    """The source called ``name``, or the only one, its store closed at the end. Unless it is a ``dry_run`` the source
+    is locked on this host, and what an interrupted run left open is aborted. Raises ``BusyError``."""
+    source = config.source(name)
+    state = config.state_directory / source.name
+    destination = parse_destination(config.destination, config.destination_options)
+    trusted = configured_keys(config)
+    with ExitStack() as resources:
+        if not dry_run:
+            resources.enter_context(run_lock(state, source.name))
+        journal = None if dry_run else state / "journal"
+        store = resources.enter_context(closing(open_store(destination, journal, attribution(config.classes))))
+        if not dry_run:
+            store.recover()
+        archive = Archive(store, source.name, trusted, workers=config.tuning.workers)
+        yield CopySite(archive, in_force(config.classes, destination_rules(store)))

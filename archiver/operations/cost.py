@@ -1,0 +1,111 @@
+"""``archiver cost``: what there is to be paid for: what the store holds, and what is added to it night by night."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from archiver.catalog.names import is_class
+from archiver.config import Config
+from archiver.errors import NotFoundError
+from archiver.operations.access import configured_keys
+from archiver.operations.archive import Archive
+from archiver.operations.history import Backup
+from archiver.operations.prices import Prices
+from archiver.stores.base import Store
+
+STANDARD = "STANDARD"
+"""What a store calls the storage class of keys for which none is named."""
+_WINDOW = timedelta(days=30)
+"""How far back the nights that are taken for usual go."""
+
+
+@dataclass(slots=True)
+class Pile:
+    """What lies in one storage class of one retention class."""
+
+    keys: int = 0
+    size: int = 0
+    """Bytes."""
+    small: int = 0
+    """Bytes by which keys fall short of the least that is charged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Habit:
+    """The backups that a source makes into one class, on average."""
+
+    source: str
+    retention_class: str
+    per_day: float
+    nights: int
+    """How many backups this was taken from."""
+    objects: float
+    """In one backup."""
+    size: float
+    """Bytes of its objects."""
+    lists: float
+    """Bytes of its lists."""
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What the store holds, and what is added to it."""
+
+    piles: Mapping[tuple[str, str], Pile]
+    """By retention class (or ``vault``) and storage class."""
+    habits: Sequence[Habit]
+
+
+def measure(store: Store, config: Config, prices: Prices) -> Measured:
+    """Look at everything that the destination holds. Raises ``NotFoundError`` where there is no backup."""
+    piles: dict[tuple[str, str], Pile] = {}
+    sources: set[str] = set()
+    for item in store.list():
+        name, _, rest = item.key.partition("/")
+        if is_class(name) and rest.startswith("backups/"):
+            sources.add(rest.split("/")[1])
+        storage_class = item.storage_class or STANDARD
+        pile = piles.setdefault((name, storage_class), Pile())
+        pile.keys += 1
+        pile.size += item.size
+        pile.small += max(0, prices.of(storage_class).minimum_bytes - item.size)
+    now = store.clock()
+    trusted = configured_keys(config)
+    habits = []
+    for source in sorted(sources):
+        found = Archive(store, source, trusted).backups()
+        habits += habits_of(source, [backup for backup in found if isinstance(backup, Backup)], now)
+    if not habits:
+        raise NotFoundError(
+            f"{store.url} holds no backup of the last {_WINDOW.days} days that the cost could be estimated from",
+            hint="Make a first backup with archiver backup.",
+        )
+    return Measured(piles, habits)
+
+
+def habits_of(source: str, backups: Iterable[Backup], now: datetime) -> list[Habit]:
+    """What ``source`` does usually, by the class that its backups are made into."""
+    by_class: dict[str, list[Backup]] = {}
+    for backup in backups:
+        name = next((name for name, end in backup.promises.items() if end == backup.manifest.promised_until), None)
+        if name is not None and now - _WINDOW <= backup.manifest.started <= now:
+            by_class.setdefault(name, []).append(backup)
+    return [_habit(source, name, found) for name, found in sorted(by_class.items())]
+
+
+def _habit(source: str, name: str, backups: Sequence[Backup]) -> Habit:
+    manifests = [backup.manifest for backup in backups]
+    started = [manifest.started for manifest in manifests]
+    days = (max(started) - min(started)) / timedelta(days=1)
+    count = len(manifests)
+    return Habit(
+        source=source,
+        retention_class=name,
+        # Some backups of one day, as after the installation, do not tell how often there will be one.
+        per_day=(count - 1) / days if days >= 1 else 1.0,
+        nights=count,
+        objects=sum(manifest.totals.objects for manifest in manifests) / count,
+        size=sum(manifest.totals.stored_bytes for manifest in manifests) / count,
+        # The placement has about the size of the objects list.
+        lists=sum(manifest.contents.stored_size + 2 * manifest.objects.stored_size for manifest in manifests) / count,
+    )

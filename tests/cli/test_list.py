@@ -1,0 +1,123 @@
+"""``archiver list``: copies, guarantees, and what is worth an exit code."""
+
+from datetime import datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from archiver.catalog.names import BackupPlace
+from archiver.retention.rules import Rule
+from archiver.stores.local import LocalStore
+from tests.operations.backing_up import pass_time
+from tests.operations.scene import SOURCE, Done, Scene, archiver
+
+DAY = timedelta(days=1)
+
+
+@pytest.fixture
+def made(scene: Scene) -> str:
+    """The id of a backup with copies in ``daily`` and ``held``."""
+    backup = scene.backup()
+    done = archiver("hold", backup, "--config", str(scene.config))
+    assert done.code == 0, done.errors
+    return backup
+
+
+def listed(scene: Scene, *arguments: str) -> Done:
+    return archiver("list", *scene.identity, *arguments)
+
+
+def path(scene: Scene, key: str) -> Path:
+    return scene.destination / key
+
+
+def test_all_classes_are_shown_and_what_is_held_is_for_ever(scene: Scene, made: str) -> None:
+    done = listed(scene)
+    assert (done.code, done.errors) == (0, "")
+    header, row = done.output.splitlines()
+    assert "GUARANTEED UNTIL" in header
+    assert row.split()[:2] == [made, "daily,held"]
+    assert " for ever " in row
+    (document,) = listed(scene, "--json").document
+    assert document["classes"] == ["daily", "held"]
+    assert (document["promised_until"], document["guaranteed_until"], document["guaranteed_by"]) == (None, None, "held")
+
+
+def test_what_is_held_stays_listed(scene: Scene, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    later = scene.backup()
+    pass_time(monkeypatch, 36 * DAY)
+    done = listed(scene, "--json")
+    assert [item["backup"] for item in done.document] == [made]
+    assert [item["backup"] for item in listed(scene, "--json", "--all").document] == [later, made]
+
+
+@pytest.mark.parametrize("retention_class", ["daily", "held"])
+def test_a_copy_that_lacks_something_is_damage(scene: Scene, made: str, retention_class: str) -> None:
+    victim = next(path(scene, f"{retention_class}/data/{SOURCE}").glob("*.mdb.zst.age"))
+    victim.unlink()
+    done = listed(scene)
+    assert done.code == 4
+    key = victim.relative_to(scene.destination)
+    assert f"warning: the copy of {made} in class {retention_class} is damaged: {key} is missing" in done.errors
+    assert made in done.output
+    (document,) = listed(scene, "--json").document
+    assert len(document["doubts"]) == 1
+    # The other copy is as good as ever.
+    assert (document["guaranteed_until"] is None) == (retention_class == "daily")
+    assert str(key) in archiver("show", *scene.identity).output
+
+
+def test_damage_of_the_only_copy_ends_its_guarantee_now(scene: Scene) -> None:
+    scene.backup()
+    next(path(scene, f"daily/data/{SOURCE}").glob("*.tar.zst.age")).unlink()
+    done = listed(scene, "--json")
+    assert done.code == 4
+    (document,) = done.document
+    assert document["guaranteed_by"].endswith(" is missing, or not what it should be")
+    assert datetime.fromisoformat(document["guaranteed_until"]) < datetime.fromisoformat(document["promised_until"])
+
+
+def test_damage_past_the_promise_is_no_news(scene: Scene, made: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    next(path(scene, f"daily/data/{SOURCE}").glob("*.mdb.zst.age")).unlink()
+    pass_time(monkeypatch, 36 * DAY)
+    assert listed(scene).code == 0
+
+
+def test_terms_that_are_damaged_are_a_warning(scene: Scene, made: str) -> None:
+    path(scene, BackupPlace("held", SOURCE, made).terms).write_bytes(b"garbage")
+    done = listed(scene)
+    assert done.code == 3
+    assert f"warning: held/backups/{SOURCE}/{made}/terms.json is ignored: " in done.errors
+    assert made in done.output
+
+
+def test_an_expiring_backup_is_not_an_alarm(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store's rules have taken the signature, which is older, and not yet the manifest."""
+    expiring, later = scene.backup(), scene.backup("--class", "monthly")
+    path(scene, BackupPlace("daily", SOURCE, expiring).signature).unlink()
+    assert listed(scene).code == 4
+    pass_time(monkeypatch, 36 * DAY)
+    done = listed(scene, "--json")
+    assert (done.code, [item["backup"] for item in done.document]) == (0, [later])
+    done = listed(scene, "--json", "--all")
+    assert (done.code, [item["backup"] for item in done.document]) == (4, [later, expiring])
+
+
+def test_what_expires_sooner_than_it_should_is_told(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a rule of the bucket, or by a configuration that promises less than it did."""
+    scene.backup()
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "rules", lambda _: [Rule("short", "daily/data/", expires_days=3)])
+        check_guarantee(scene, 3 * DAY, "daily/data/")
+    scene.config.write_text(scene.config.read_text().replace("keep = 35", "keep = 20"))
+    check_guarantee(scene, 20 * DAY, "daily/backups/", "--config", str(scene.config))
+    # The card knows nothing of the configuration.
+    check_guarantee(scene, 35 * DAY, "")
+
+
+def check_guarantee(scene: Scene, kept: timedelta, prefix: str, *arguments: str) -> None:
+    (document,) = listed(scene, "--json", *arguments).document
+    until = datetime.fromisoformat(document["guaranteed_until"])
+    assert timedelta() <= until - datetime.fromisoformat(document["started"]) - kept < timedelta(minutes=5)
+    assert document["guaranteed_by"].startswith(prefix)
+    assert document["guaranteed_by"].endswith(" expires" if prefix else "promised")

@@ -1,0 +1,310 @@
+"""Holding a backup and releasing it: what stays, what goes, and what an interruption leaves."""
+
+from datetime import timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from archiver.catalog.names import BackupPlace, parse_object_key
+from archiver.config import HELD
+from archiver.crypto.trust import TrustedKey
+from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
+from archiver.operations.copy_site import CopySite
+from archiver.operations.history import Backup
+from archiver.operations.hold import hold
+from archiver.operations.needs import needs
+from archiver.operations.promotion import promote_copy
+from archiver.operations.release import LEFT_OVER, left_over, list_held, release
+from archiver.progress import Silent
+from archiver.retention.policy import Term
+from tests.operations.archives import SOURCE, Site
+from tests.operations.promoting import (
+    BACKUP,
+    DAY,
+    check_whole,
+    commit,
+    copy_site,
+    objects_in,
+    place,
+    terms_of,
+    trial_site,
+    trial_store,
+)
+from tests.operations.test_promote import Heard
+
+OTHER = "20261123T020000Z-0000bb"
+THIRD = "20261124T020000Z-0000cc"
+
+
+@pytest.fixture
+def site() -> Site:
+    site = trial_site()
+    first = commit(site)
+    commit(site, OTHER, before=first)
+    return site
+
+
+def do_hold(site: Site, reference: str = BACKUP) -> None:
+    hold(copy_site(site), reference, Silent(), dry_run=False)
+
+
+def do_release(site: Site, reference: str = BACKUP) -> list[str]:
+    """The keys that were deleted, in order."""
+    done = release(copy_site(site), reference, Silent(), dry_run=False)
+    return [deletion.key for deletion in done.deletions]
+
+
+def test_a_held_backup_outlives_every_class(site: Site) -> None:
+    do_hold(site)
+    store = trial_store(site)
+    site.store.now += 30_000 * DAY
+    store.expire("daily/", "monthly/")
+
+    survey = site.archive().survey(site.store.now)
+
+    assert [item.place for item in survey.backups] == [place(HELD)]
+    check_whole(site.archive(), place(HELD))
+
+
+def test_what_is_held_is_not_held_again(site: Site) -> None:
+    do_hold(site)
+
+    with pytest.raises(AlreadyExistsError, match="is held already"):
+        do_hold(site, "20261122")
+
+
+def test_release_takes_its_own_keys_and_no_others(site: Site) -> None:
+    before = trial_store(site).keys
+    do_hold(site)
+    do_hold(site, OTHER)
+    others = {key for key in trial_store(site).keys if OTHER in key}
+
+    deleted = do_release(site)
+
+    assert deleted[0] == place(HELD).manifest
+    assert deleted[-1] == place(HELD).placement
+    assert trial_store(site).unlocked == deleted
+    assert len(deleted) == 3 + 6
+    assert trial_store(site).keys >= before | others
+    for kept in (place("daily"), place("daily", OTHER), place(HELD, OTHER)):
+        check_whole(site.archive(), kept)
+    do_release(site, OTHER)
+    assert trial_store(site).keys == before
+
+
+def test_a_dry_run_says_the_same_and_does_nothing(site: Site) -> None:
+    before = trial_store(site).keys
+    plan = hold(copy_site(site), BACKUP, Silent(), dry_run=True)
+    assert (len(plan.plan.copies), plan.copied) == (3, None)
+    assert trial_store(site).keys == before
+    do_hold(site)
+    held = trial_store(site).keys
+
+    said = release(copy_site(site), BACKUP, Silent(), dry_run=True)
+
+    assert trial_store(site).keys == held
+    assert trial_store(site).unlocked == []
+    assert [deletion.key for deletion in said.deletions] == do_release(site)
+    assert said.stays_in == ["daily"]
+
+
+def test_where_it_stays_is_said(site: Site) -> None:
+    do_hold(site)
+    trial_store(site).expire("daily/")
+
+    assert release(copy_site(site), BACKUP, Silent(), dry_run=False).stays_in == []
+
+
+@pytest.mark.parametrize("reference", ["latest", BACKUP, "held/2026", "", "held/", "nothing"])
+def test_what_is_not_held_is_not_released(site: Site, reference: str) -> None:
+    before = trial_store(site).keys
+
+    with pytest.raises(NotFoundError):
+        do_release(site, reference)
+
+    assert trial_store(site).keys == before
+
+
+def test_a_beginning_of_two_ids_is_refused(site: Site) -> None:
+    do_hold(site)
+    do_hold(site, OTHER)
+
+    with pytest.raises(NotFoundError, match="the beginning of 2"):
+        do_release(site, "held/2026")
+
+
+@pytest.mark.parametrize("lost", [False, True], ids=["refused", "answer lost"])
+@pytest.mark.parametrize("number", range(1, 10))
+def test_an_interrupted_release_goes_on(site: Site, number: int, lost: bool) -> None:
+    before = trial_store(site).keys
+    do_hold(site)
+    store = trial_store(site)
+    store.written.clear()
+    store.fail_at, store.answer_lost = number, lost
+
+    with pytest.raises(StorageError):
+        do_release(site)
+
+    store.fail_at = None
+    whole = place(HELD).manifest in store.keys
+    assert whole == (number == 1 and not lost)
+    assert set(site.archive().find(BACKUP).promises) == ({"daily", HELD} if whole else {"daily"})
+    if store.keys != before:
+        do_release(site)
+    assert store.keys == before
+
+
+@pytest.mark.parametrize("number", range(1, 10))
+def test_an_interrupted_hold_can_be_gone_on_with_and_given_up(site: Site, number: int) -> None:
+    before = trial_store(site).keys
+    store = trial_store(site)
+
+    def interrupt() -> None:
+        store.written.clear()
+        store.fail_at = number
+        with pytest.raises(StorageError):
+            do_hold(site)
+        store.fail_at = None
+
+    interrupt()
+    assert set(site.archive().find(BACKUP).promises) == {"daily"}
+    if store.keys != before:
+        do_release(site)
+    assert store.keys == before
+    interrupt()
+    do_hold(site)
+    assert len(objects_in(site, HELD)) == 3
+    store.expire("daily/")
+    check_whole(site.archive(), place(HELD))
+
+
+def left(site: Site) -> set[str]:
+    """What archiver expire would take out of held."""
+    archive = site.archive()
+    needed = needs(archive, [item for item in archive.backups() if isinstance(item, Backup)])
+    return {item.key for item in left_over(list_held(archive), needed, SOURCE, site.store.now)}
+
+
+def test_what_an_interrupted_hold_left_is_cleared_after_a_week(site: Site) -> None:
+    do_hold(site, OTHER)
+    commit(site, THIRD, before=place("daily", OTHER))
+    whole = trial_store(site).keys
+    store = trial_store(site)
+    store.written.clear()
+    store.fail_at = 7
+    with pytest.raises(StorageError):
+        do_hold(site)
+    store.fail_at = None
+    debris = store.keys - whole
+    assert debris
+
+    assert left(site) == set()
+    site.store.now += LEFT_OVER - timedelta(seconds=1)
+    assert left(site) == set()
+    site.store.now += timedelta(seconds=1)
+    assert left(site) == debris
+    store.fail_at = 8
+    store.written.clear()
+    with pytest.raises(StorageError):
+        do_hold(site, THIRD)
+    store.fail_at = None
+    assert left(site) == set(), "that hold may be under way"
+
+
+def test_nothing_is_cleared_while_a_held_copy_cannot_be_read(site: Site) -> None:
+    do_hold(site)
+    do_hold(site, OTHER)
+    site.store.now += 100 * DAY
+    assert left(site) == set()
+    site.store.overwrite(place(HELD).placement, b"garbage")
+    trial_store(site).expire(place("daily").manifest)
+
+    assert left(site) == set()
+
+
+@pytest.mark.parametrize("broken", ["manifest", "signature", "placement"])
+def test_nothing_is_released_while_another_held_copy_cannot_be_read(site: Site, broken: str) -> None:
+    """It may need the same objects."""
+    do_hold(site)
+    do_hold(site, OTHER)
+    site.store.overwrite(getattr(place(HELD, OTHER), broken), b"garbage")
+    before = trial_store(site).keys
+
+    with pytest.raises(IntegrityError, match=OTHER) as caught:
+        do_release(site)
+
+    assert trial_store(site).keys == before
+    assert caught.value.hint is not None
+    assert place(HELD, OTHER).manifest in caught.value.hint
+
+
+@pytest.mark.parametrize("broken", ["manifest", "signature", "placement"])
+def test_a_held_copy_that_cannot_be_read_is_released(site: Site, broken: str) -> None:
+    before = trial_store(site).keys
+    do_hold(site)
+    site.store.overwrite(getattr(place(HELD), broken), b"garbage")
+
+    do_release(site)
+
+    assert trial_store(site).keys == before
+
+
+def test_a_planted_placement_costs_no_other_backup_a_key(site: Site) -> None:
+    """Who may create keys below held can say that a backup's objects are another's."""
+    do_hold(site, OTHER)
+    mine = place(HELD)
+    site.store.create(mine.placement, [site.store.bytes_of(place(HELD, OTHER).placement)])
+
+    assert do_release(site) == [mine.placement]
+
+    check_whole(site.archive(), place(HELD, OTHER))
+
+
+def test_a_hold_of_what_a_revoked_key_signed_is_warned_of(site: Site) -> None:
+    key = TrustedKey(site.signing_key.verify_key, site.store.now + DAY)
+    heard = Heard()
+
+    hold(CopySite(site.archive(trusted=[key]), terms_of()), OTHER, heard, dry_run=False)
+
+    assert any("revoked" in warning for warning in heard.warnings)
+
+
+def test_a_hold_that_a_rule_of_the_bucket_ends_is_warned_of(site: Site) -> None:
+    terms = {**terms_of(), HELD: Term(HELD, 365, 365)}
+    heard = Heard()
+
+    hold(CopySite(site.archive(), terms), BACKUP, heard, dry_run=False)
+
+    (warning,) = heard.warnings
+    assert warning.startswith("a rule of the bucket deletes what is held: this copy is sure until 2027-11-22 only; ")
+    found = site.archive().find(BACKUP)
+    assert found.promises[HELD] == found.manifest.started + 365 * DAY
+
+
+@settings(deadline=None)
+@given(st.lists(st.sampled_from(["hold a", "release a", "hold b", "release b", "promote a"]), max_size=8))
+def test_whatever_is_held_and_released_the_rest_is_whole(steps: list[str]) -> None:
+    site = trial_site()
+    ids = {"a": BACKUP, "b": OTHER}
+    commit(site, OTHER, objects=1, before=commit(site, BACKUP, objects=2))
+    held: set[str] = set()
+    for step in steps:
+        verb, name = step.split()
+        if verb == "promote":
+            archive = site.archive()
+            if "monthly" not in archive.find(ids[name]).promises:
+                promote_copy(archive, archive.find(ids[name]), "monthly", terms_of(), Silent())
+        elif verb == "hold" and name not in held:
+            do_hold(site, ids[name])
+            held.add(name)
+        elif verb == "release" and name in held:
+            do_release(site, ids[name])
+            held.remove(name)
+    for name, backup in ids.items():
+        promises = site.archive().find(backup).promises
+        assert (HELD in promises) == (name in held)
+        for retention_class in promises:
+            check_whole(site.archive(), BackupPlace(retention_class, SOURCE, backup))
+    objects = [key for key in trial_store(site).in_class(HELD) if parse_object_key(key) is not None]
+    assert len(objects) == 2 * ("a" in held) + ("b" in held)
