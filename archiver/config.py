@@ -154,7 +154,7 @@ def find_config(given: Path | None) -> Path:
     wanted = given or " or ".join(str(path) for path in DEFAULT_PATHS)
     raise ConfigError(
         f"no configuration at {wanted}",
-        hint="Run archiver init, name one with --config, or give --from URL --source NAME --identity FILE.",
+        hint="Name one with --config, or run where archiver.toml is; archiver init makes one.",
     )
 
 

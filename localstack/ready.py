@@ -21,20 +21,32 @@ CLASSES = {"daily": (35, 42), "monthly": (400, 435)}
 # What archiver lifecycle apply makes: rules go by prefix alone, as some stores drop the filters by size and by tag
 # without a word.
 OWN = f"archiver-{hashlib.sha256(PREFIX.encode()).hexdigest()[:8]}-"
+
+
+def expiration(name: str, area: str, days: int) -> dict[str, Any]:
+    """The rule after whose days what lies in an area of a class goes."""
+    return {"ID": f"{OWN}{name}-{area}", "Filter": {"Prefix": f"{PREFIX}{name}/{area}/"}, "Expiration": {"Days": days}}
+
+
+def rest(name: str) -> dict[str, Any]:
+    """The rule for what is left over in a class. What expires in a bucket with versions is only hidden; its versions go
+    a week later, and then the marker."""
+    return {
+        "ID": f"{OWN}{name}-rest",
+        "Filter": {"Prefix": f"{PREFIX}{name}/"},
+        "Expiration": {"ExpiredObjectDeleteMarker": True},
+        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
+        "NoncurrentVersionExpiration": {"NoncurrentDays": 7},
+    }
+
+
 LIFECYCLE = [
     *(
-        {"ID": f"{OWN}{name}-{area}", "Filter": {"Prefix": f"{PREFIX}{name}/{area}/"}, "Expiration": {"Days": days}}
-        for name, both in CLASSES.items()
-        for area, days in zip(("backups", "data"), both, strict=True)
+        rule
+        for name, (keep, data) in CLASSES.items()
+        for rule in (expiration(name, "backups", keep), expiration(name, "data", data), rest(name))
     ),
-    {
-        "ID": f"{OWN}uploads",
-        "Filter": {"Prefix": PREFIX},
-        "AbortIncompleteMultipartUpload": {"DaysAfterInitiation": 7},
-    },
-    # What expires in a bucket with versions is only hidden; its versions go a week later, and then the marker.
-    {"ID": f"{OWN}versions", "Filter": {"Prefix": PREFIX}, "NoncurrentVersionExpiration": {"NoncurrentDays": 7}},
-    {"ID": f"{OWN}markers", "Filter": {"Prefix": PREFIX}, "Expiration": {"ExpiredObjectDeleteMarker": True}},
+    rest("held"),
 ]
 
 

@@ -44,12 +44,18 @@ resource "aws_s3_bucket_ownership_controls" "this" {
   }
 }
 
+# Longer than archiver ever locks: it takes keep + lease of the key's class, the longest of them for a vault's file, and
+# some hours, for which there is a day.
+locals {
+  longest_lock = max([for class in values(var.classes) : class.keep + class.lease]...) + 1
+}
+
 resource "aws_s3_bucket_policy" "this" {
   bucket = aws_s3_bucket.this.id
 
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
+    Statement = concat([
       {
         Sid       = "DenyWithoutTls"
         Effect    = "Deny"
@@ -66,7 +72,16 @@ resource "aws_s3_bucket_policy" "this" {
         Resource  = [aws_s3_bucket.this.arn, "${aws_s3_bucket.this.arn}/*"]
         Condition = { NumericLessThan = { "s3:TlsVersion" = "1.2" } }
       },
-    ]
+      ], [
+      for mode in var.object_lock == null ? [] : [var.object_lock] : {
+        Sid       = "DenyLongLocks"
+        Effect    = "Deny"
+        Principal = "*"
+        Action    = "s3:PutObjectRetention"
+        Resource  = "${aws_s3_bucket.this.arn}/*"
+        Condition = { NumericGreaterThan = { "s3:object-lock-remaining-retention-days" = tostring(local.longest_lock) } }
+      }
+    ], var.policy_statements)
   })
 
   # S3 refuses two changes of access at a time.

@@ -1,5 +1,6 @@
 # The same rules as "archiver lifecycle apply" sends (archiver/retention/policy.py), which tests/terraform proves.
-# By prefix alone. There is none for held/ and vault/: what lies there has no end.
+# By prefix alone. What lies in held/ has no end, but versions that were deleted there have. No rule reaches vault/: old
+# versions of its files stay, so that whoever deletes one, or creates another in its place, destroys nothing.
 locals {
   base        = var.prefix == "" ? "" : "${var.prefix}/"
   rule_prefix = "archiver-${substr(sha256(local.base), 0, 8)}"
@@ -10,6 +11,9 @@ locals {
       "${name}-data"    = { prefix = "${local.base}${name}/data/", days = class.keep + class.lease }
     }
   ]...)
+
+  # Uploads that were never completed, old versions, and delete markers without any.
+  tidying = { for name in concat(keys(var.classes), ["held"]) : "${name}-rest" => "${local.base}${name}/" }
 }
 
 resource "aws_s3_bucket_lifecycle_configuration" "this" {
@@ -32,42 +36,28 @@ resource "aws_s3_bucket_lifecycle_configuration" "this" {
     }
   }
 
-  rule {
-    id     = "${local.rule_prefix}-uploads"
-    status = "Enabled"
+  dynamic "rule" {
+    for_each = local.tidying
 
-    filter {
-      prefix = local.base
-    }
+    content {
+      id     = "${local.rule_prefix}-${rule.key}"
+      status = "Enabled"
 
-    abort_incomplete_multipart_upload {
-      days_after_initiation = 7
-    }
-  }
+      filter {
+        prefix = rule.value
+      }
 
-  rule {
-    id     = "${local.rule_prefix}-versions"
-    status = "Enabled"
+      abort_incomplete_multipart_upload {
+        days_after_initiation = 7
+      }
 
-    filter {
-      prefix = local.base
-    }
+      noncurrent_version_expiration {
+        noncurrent_days = 7
+      }
 
-    noncurrent_version_expiration {
-      noncurrent_days = 7
-    }
-  }
-
-  rule {
-    id     = "${local.rule_prefix}-markers"
-    status = "Enabled"
-
-    filter {
-      prefix = local.base
-    }
-
-    expiration {
-      expired_object_delete_marker = true
+      expiration {
+        expired_object_delete_marker = true
+      }
     }
   }
 

@@ -69,6 +69,21 @@ variable "object_lock" {
   }
 }
 
+variable "policy_statements" {
+  description = "Further statements of the bucket's policy, as a list of objects (Sid, Effect, Principal, Action, Resource, Condition): the module owns that policy and removes what others have put there."
+  type        = any
+  default     = []
+  nullable    = false
+
+  validation {
+    condition = alltrue([
+      for statement in var.policy_statements :
+      can(statement.Sid) && can(statement.Effect) && can(statement.Principal) && can(statement.Action) && can(statement.Resource)
+    ])
+    error_message = "A list is expected, and in each statement at least Sid, Effect, Principal, Action and Resource."
+  }
+}
+
 variable "create_kms_key" {
   description = "Whether a KMS key is made for the bucket. Without it and without kms_key_arn the bucket uses SSE-S3."
   type        = bool

@@ -16,15 +16,16 @@ if TYPE_CHECKING:
 @click.argument("backup")
 @click.argument("path")
 @access_options
-def cat(*, output: Output, access: "AccessOptions", backup: str, path: str) -> None:  # noqa: ARG001 - bytes only
+def cat(*, output: Output, access: "AccessOptions", backup: str, path: str) -> None:
     """Write one file of BACKUP to stdout, fetching only what it needs.
 
+    Of a backup with copies in several classes it is read from one that is whole; CLASS/BACKUP names the one to read.
     Its hash is checked at the end: what was written before an exit code other than 0 is not to be trusted.
     """
     from archiver.operations.access import resolve_access
     from archiver.operations.listing import read_file
 
     with resolve_access(access).open() as archive:
-        for buffer in read_file(archive, archive.find(backup), path):
+        for buffer in read_file(archive, archive.find(backup), path, output.warn):
             sys.stdout.buffer.write(buffer)
     sys.stdout.buffer.flush()

@@ -67,10 +67,12 @@ def signed(backup: "Backup") -> str:
     return f"signature {backup.signature}{key}, dated by {DATED_BY[backup.dated]}"
 
 
-def warn_of_doubts(output: "Output", backup: "Backup") -> None:
-    """Warn of what an operator should know before he relies on ``backup``."""
+def warn_of_doubts(output: "Output", backup: "Backup", told: "Backup | None" = None) -> None:
+    """Warn of what an operator should know before he relies on ``backup``; what he was ``told`` of it is not said
+    again."""
     for doubt in backup.doubts:
-        output.warn(doubt)
+        if told is None or doubt not in told.doubts:
+            output.warn(doubt)
 
 
 def database_name(database: "DatabaseRecord") -> str:

@@ -34,7 +34,7 @@ def expire(*, output: Output, config: Path | None, dry_run: bool) -> int:
     with closing(open_store(destination)) as store, output.progress():
         expiry = plan_expiry(store, loaded.classes, output)
         if not dry_run:
-            carry_out(store, expiry, output)
+            expiry = carry_out(store, expiry, output)
     _show(output, expiry, dry_run=dry_run)
     return output.exit_code()
 

@@ -89,7 +89,12 @@ def init(
     _describe(output, result, operator_key)
     if isinstance(operator_key, HybridRecipient) and not post_quantum:
         output.line("The operator's key is post-quantum, the vault itself is X25519: --post-quantum makes both so.")
-    output.line(f"Next: archiver doctor --config {result.config}, then archiver backup {source}")
+    doctor = f"archiver doctor --config {result.config}"
+    if destination.startswith("s3://"):
+        output.line(f"Next, with an administrator's credentials: archiver lifecycle apply --config {result.config}")
+        output.line(f"Then, with those of the backup host: {doctor}, and archiver backup {source}")
+    else:
+        output.line(f"Next: {doctor}, then archiver backup {source}")
     if result.warning is not None:
         output.warn(result.warning)
     return output.exit_code()

@@ -7,7 +7,6 @@ import click
 from archiver.cli.lifecycle_plan import plan_document, say_plan
 from archiver.cli.options import command, config_option
 from archiver.cli.output import Output
-from archiver.errors import IntegrityError
 
 
 @command("apply", example="archiver lifecycle apply --dry-run\narchiver lifecycle apply")
@@ -18,7 +17,8 @@ def apply(*, output: Output, config: Path | None, dry_run: bool) -> int:
 
     Needs an administrator's credentials. The bucket's other rules stay as they are, byte for byte. Before anything is
     changed the new rules are tried on every backup of every source of the destination: when one that is promised would
-    go too soon, nothing is changed, and the exit code is 4.
+    go too soon, nothing is changed, and the exit code is 4. So it is when one cannot be read, and a rule would be new
+    or delete sooner: nobody knows what that backup needs.
 
     Exits with 3 when the bucket's rules are not right even so, because of somebody else's.
     """
@@ -28,13 +28,13 @@ def apply(*, output: Output, config: Path | None, dry_run: bool) -> int:
 
     with open_rule_site(load_config(find_config(config))) as site:
         found = make_plan(site)
-        refused = dry_run or bool(found.broken)
-        left = [] if refused else apply_plan(site, found)
+        unchanged = dry_run or found.refused
+        left = [] if unchanged else apply_plan(site, found)
     output.document(
-        plan_document(found, dry_run=refused)
+        plan_document(found, dry_run=unchanged)
         | {"problems": [{"severity": item.severity, "message": item.message, "hint": item.hint} for item in left]}
     )
-    say_plan(output, found, dry_run=refused)
+    code = say_plan(output, found, dry_run=unchanged)
     for problem in left:
         output.warn(f"{problem.message}. {problem.hint}")
-    return IntegrityError.exit_code if found.broken else output.exit_code()
+    return code if found.refused else output.exit_code()

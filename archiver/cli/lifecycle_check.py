@@ -15,7 +15,8 @@ def check(*, output: Output, config: Path | None) -> int:
     """Check that the bucket's rules keep what is promised, and no more.
 
     Exits with 1 when a rule, whoever made it, deletes or archives something too soon, with 3 when there are only
-    warnings: rules that are missing or were changed, and uploads or old versions that nothing ends.
+    warnings: rules that are missing or were changed, uploads or old versions that nothing ends, classes that left the
+    configuration and have no rules, and others beside a destination without a prefix.
     """
     from archiver.config import find_config, load_config
     from archiver.operations.lifecycle import open_rule_site

@@ -23,7 +23,9 @@ from archiver.cli.output import Output
 def export(*, output: Output, config: Path | None, form: str, path: Path | None) -> None:
     """Write the rules down for another tool. Needs no network.
 
-    That tool replaces all rules of the bucket: what others have in it must be in its own configuration.
+    That tool replaces all rules of the bucket: what others have in it must be in its own configuration. So must what
+    is left of a class: keep its table in archiver.toml, with every = "never", until archiver list --all shows nothing
+    in it.
     """
     from archiver.config import find_config, load_config
     from archiver.operations.lifecycle_export import lifecycle_configuration, terraform_variables

@@ -21,8 +21,8 @@ _DONE = {"add": "added", "change": "changed", "remove": "removed"}
 def plan(*, output: Output, config: Path | None) -> int:
     """Show what lifecycle apply would change, and which promises it would break.
 
-    The bucket's other rules are not touched. Exits with 4 when a backup that is promised would go too soon: apply
-    refuses that.
+    The bucket's other rules are not touched. Exits with 4 when a backup that is promised would go too soon, or may
+    because it cannot be read: apply refuses that.
     """
     from archiver.config import find_config, load_config
     from archiver.operations.lifecycle import open_rule_site
@@ -45,11 +45,16 @@ def say_plan(output: Output, found: "Plan", *, dry_run: bool) -> int:
         output.line("nothing to change: the rules are as the configuration has them")
     for line in found.unread:
         output.warn(f"{line}: what it needs is not known, so these rules may delete it before its time")
+    if found.unread and found.shortens:
+        output.line(
+            "As long as these backups cannot be read no rule may be new, or delete sooner. Nothing was changed."
+        )
+        output.line("If nobody made them, an administrator may delete these manifests: archiver verify tells more.")
     broken = promises(found.broken)
     for line in broken:
         output.warn(line)
     if not broken:
-        return output.exit_code()
+        return IntegrityError.exit_code if found.refused else output.exit_code()
     output.line(f"These rules would break {human.plural(len(broken), 'promise')}: keep and lease of a class may")
     output.line("shrink only when the last backup that was promised for longer is over. Nothing was changed.")
     return IntegrityError.exit_code

@@ -25,8 +25,9 @@ _HEADER = (
 def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -> int:
     """List the complete backups of a source, newest first.
 
-    Exits with 4 when one is damaged, not signed by a trusted key, or was removed before the end of its promise; the
-    others are listed all the same. Exits with 5 when there is none.
+    Exits with 4 when one is damaged, has lost its vault's key files, is not signed by a trusted key, or was removed
+    before the end of its promise; the others are listed all the same. Exits with 3 when one is not sure to last until
+    the end of its promise, and with 5 when there is none.
     """
     from dataclasses import replace
 
@@ -41,9 +42,10 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
         survey = archive.survey(now, everything=everything)
         backups = [backup for backup in survey.backups if isinstance(backup, Backup)]
         found = standings(archive, backups, resolved.config, now)
-        url, source, hint = archive.store.url, archive.source, "" if survey.backups else archive.hint()
+        url, source, elsewhere = archive.store.url, archive.source, "" if survey.backups else archive.hint()
     if not survey.backups and not survey.removed:
-        raise NotFoundError(f"{url} has no backup of source {source!r}", hint=hint)
+        within = "" if everything else " within its promise"
+        raise NotFoundError(f"{url} has no backup of source {source!r}{within}", hint=elsewhere)
     listed = [
         (replace(backup, irregular=(*backup.irregular, *standing.damage)), standing.guarantee)
         for backup, standing in zip(backups, found, strict=True)
@@ -63,6 +65,11 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
     for item in unreadable:
         problem = "cannot be read" if isinstance(item.error, StorageError) else "is not to be trusted"
         output.warn(f"{item.place.backup} {problem}: {item.error.message}")
+    for standing in found:
+        if standing.shortfall is not None:
+            output.warn(standing.shortfall)
+    for hint in dict.fromkeys(hint for standing in found for hint in standing.hints):
+        output.note(f"hint: {hint}")
     for missing in survey.removed:
         output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")
     codes = [item.error.exit_code for item in unreadable]

@@ -1,6 +1,7 @@
 """``archiver``: the group of all commands, and the one place where errors become exit codes."""
 
 import os
+import re
 import signal
 import sys
 from types import FrameType
@@ -135,7 +136,8 @@ def _usage_message(error: click.ClickException, arguments: list[str]) -> str:
     if option is not None and ("unexpected extra argument" in message or "does not take a value" in message):
         # What is too much may be the passphrase.
         return f"{option} takes no value: archiver asks for it"
-    return message
+    # click puts each choice of an option that is missing into a line of its own.
+    return re.sub(r"\s*\n\s*", " ", message)
 
 
 def _usage_hint(error: click.ClickException) -> str:

@@ -30,9 +30,16 @@ def promote(*, output: Output, source: str | None, dry_run: bool, config: Path |
     settings = load_config(find_config(config))
     with output.progress(), open_copy_site(settings, source, dry_run=dry_run) as site:
         if dry_run:
-            _show_due(output, preview_due(site.archive, site.terms))
+            due = preview_due(site.archive, site.terms)
+            _show_due(output, due)
+            promotions = [item.promotion for item in due]
         else:
-            _show_done(output, promote_due(site.archive, site.terms, output))
+            done = promote_due(site.archive, site.terms, output)
+            _show_done(output, done)
+            promotions = [item.promotion for item in done]
+        for name in dict.fromkeys(promotion.target for promotion in promotions):
+            if (shortened := site.shortened(name)) is not None:
+                output.warn(shortened)
     return output.exit_code()
 
 

@@ -58,7 +58,9 @@ def restore(
     dry_run: bool,
 ) -> int:
     """Restore BACKUP, by default the latest, proven before anything is replaced. Exits with 3 when nothing vouches for
-    the time that it claims.
+    the time that it claims, or a copy of it is damaged.
+
+    Of a backup with copies in several classes it reads one that is whole; CLASS/BACKUP names the one to read.
 
     On a blank machine the recovery card is enough: archiver restore latest --identity recovery-card.txt --to DIR
 
@@ -67,6 +69,7 @@ def restore(
     """
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import parse_time
+    from archiver.operations.copies import naming_copies
     from archiver.operations.restore import discard
     from archiver.operations.restore import restore as carry_out
     from archiver.operations.restore_plan import layout_below, plan_restore
@@ -88,10 +91,14 @@ def restore(
     with resolved.open() as archive:
         found = archive.find(backup, moment)
         warn_of_doubts(output, found)
-        plan = plan_restore(archive, found, layout, only, owners)
+        where = ["--in-place"] if directory is None else ["--to", str(directory)]
+        again = [*where, *(word for pattern in only for word in ("--only", pattern))]
+        with naming_copies(found, "restore", *again):
+            plan = plan_restore(archive, found, layout, only, owners)
+        warn_of_doubts(output, plan.backup, told=found)
         if dry_run:
             return _show_plan(output, plan, force=force, thaw=thaw)
-        with output.progress():
+        with output.progress(), naming_copies(plan.backup, "restore", *again):
             result = carry_out(archive, plan, output, force=force, thaw_days=thaw_days if thaw else None)
     if discard_replaced:
         discard(result)

@@ -29,7 +29,8 @@ def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
         found = archive.find(backup)
         inside = describe_contents(archive, found) if resolved.keyring else None
         (standing,) = standings(archive, [found], resolved.config, archive.store.clock())
-    found = replace(found, irregular=(*found.irregular, *standing.damage))
+    shortfall = () if standing.shortfall is None else (standing.shortfall,)
+    found = replace(found, irregular=(*found.irregular, *standing.damage, *shortfall))
     document = backup_document(found, standing.guarantee)
     if inside is not None:
         document["label"] = inside.label

@@ -36,12 +36,14 @@ def verify(
 ) -> int:
     """Prove that BACKUP, by default the latest, is what it was. Levels data and restore need --identity.
 
-    Of a backup with copies in several classes, CLASS/BACKUP is the one to look at. Exits with 4 when anything is not;
-    with --all every copy is tried, and the worst exit code counts: 4 also for a backup that was removed before the end
-    of its promise. Exits with 3 when nothing vouches for the time that it claims.
+    Of a backup with copies in several classes, one that is whole is looked at, or the one that CLASS/BACKUP names.
+    Exits with 4 when anything is not what it was; with --all every copy is tried, and the worst exit code counts: 4
+    also for a backup that was removed before the end of its promise. Exits with 3 when nothing vouches for the time
+    that it claims, or another copy of it is damaged.
     """
     from archiver.errors import NotFoundError, UsageError
     from archiver.operations.access import resolve_access
+    from archiver.operations.copies import naming_copies, whole_copy
     from archiver.operations.verify import verify as prove
 
     if everything and backup is not None:
@@ -55,11 +57,18 @@ def verify(
             return _show(output, verified)
 
         if not everything:
-            output.document([check(archive.find(backup or "latest"))])
+            found = archive.find(backup or "latest")
+            with naming_copies(found, "verify", "--level", level):
+                copy = whole_copy(archive, found)
+            with naming_copies(copy, "verify", "--level", level):
+                output.document([check(copy)])
             return output.exit_code()
         survey = archive.survey(archive.store.clock())
         if not survey.backups and not survey.removed:
-            raise NotFoundError(f"{archive.store.url} has no backup of source {archive.source!r}", hint=archive.hint())
+            raise NotFoundError(
+                f"{archive.store.url} has no backup of source {archive.source!r} within its promise",
+                hint=archive.hint(),
+            )
         results, worst = _check_all(output, survey, check)
         output.document(results + [removed_document(item, archive.source) for item in survey.removed])
     return worst or output.exit_code()
@@ -91,6 +100,7 @@ def _check_all(
                     }
                 )
                 # One JSON document: there the problem stands among the results.
+                error.message = f"{place.backup} in {place.retention_class}: {error.message}"
                 worst = max(worst, error.exit_code if output.json else report(output, error))
     for missing in survey.removed:
         output.warn(f"{missing.previous.backup} is missing: {removal(missing)}")

@@ -26,7 +26,7 @@ from archiver.errors import (
 from archiver.operations.chain import TOLERANCE, Chain
 from archiver.operations.history import Backup, History, Survey, Unreadable
 from archiver.operations.objects import ObjectReader, naming
-from archiver.operations.vaults import read_small, unlock_vault, vault_places
+from archiver.operations.vaults import put_back, read_small, unlock_vault, vault_places
 from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
 from archiver.stores.base import Store
@@ -88,7 +88,7 @@ class Archive:
     def hint(self) -> str:
         """Where to look when the wanted backup is not there."""
         if self.places():
-            return "archiver list shows the backups that there are."
+            return "archiver list --all shows the backups that there are."
         sources = ", ".join(self.store.list_names(VAULTS)) or "none"
         return f"Sources of this destination: {sources}. Check --source and the destination's prefix."
 
@@ -227,7 +227,10 @@ class Archive:
         if vault.recipient not in self._vaults:
             places = vault_places(self.store, self.source, vault.id)
             if not places:
-                raise NotFoundError(f"{self.store.url} holds no key file of vault {vault.id} of source {self.source!r}")
+                raise NotFoundError(
+                    f"{self.store.url} holds no key file of vault {vault.id} of source {self.source!r}",
+                    hint=put_back(self.source, vault.id),
+                )
             self._vaults[vault.recipient] = unlock_vault(self.store, places, self._keyring, vault.recipient).identity
         return self._vaults[vault.recipient]
 

@@ -9,6 +9,7 @@ from archiver.crypto.keys import PublicKey
 from archiver.crypto.recipients import vault_id
 from archiver.errors import ConfigError
 from archiver.operations.predecessor import Predecessor
+from archiver.operations.vaults import put_back
 from archiver.progress import Reporter
 from archiver.stores.base import Store
 
@@ -23,7 +24,7 @@ def check_vault(
     if not found:
         raise ConfigError(
             f"{store.url} holds no key file of vault {vault} of source {source!r}: nobody could restore",
-            hint="Check that vault and destination in archiver.toml belong together; archiver init makes a new pair.",
+            hint=put_back(source, vault),
         )
     for operator in sorted(set(operators) - found):
         reporter.warn(

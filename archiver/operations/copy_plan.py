@@ -3,16 +3,18 @@ they are. Decided from what the store lists, before anything is written; a copy 
 
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal
 
 from archiver.catalog.names import BackupPlace, data_prefix, is_class, new_copy, object_key, parse_object_key
 from archiver.catalog.records import ObjectRecord
 from archiver.catalog.terms import Terms
+from archiver.config import ARCHIVE_CLASSES, HELD
 from archiver.errors import IntegrityError, NotFoundError, RefusedError
 from archiver.operations.archive import Archive
-from archiver.operations.chain import TOLERANCE
 from archiver.operations.history import Backup
+from archiver.operations.places import latest
+from archiver.operations.release import held_needs, list_held
 from archiver.parallel import ordered_map
 from archiver.retention.policy import Term
 from archiver.retention.references import choose
@@ -20,6 +22,9 @@ from archiver.stores.base import Store, StoredObject
 
 _ASKED = 8
 """Archived objects asked about at a time."""
+_FRESH = timedelta(days=6)
+"""How old what an interrupted hold left in ``held`` may be to be used: a day younger than what archiver expire takes
+for left over (release.LEFT_OVER), so that no hold relies on what is being deleted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +38,8 @@ class ObjectCopy:
     key: str
     source: str = ""
     """Empty: there is none, or none is needed."""
+    doubtful: Sequence[str] = ()
+    """Without a ``source`` that is believed: the keys that may hold the object. The first that is proven is it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +49,8 @@ class CopyPlan:
     backup: Backup
     place: BackupPlace
     terms: Terms
+    configured: Mapping[str, Term]
+    """The terms of every class."""
     objects: Sequence[ObjectCopy]
     """In the order of the objects list."""
     present: Mapping[str, StoredObject]
@@ -70,13 +79,18 @@ _Listed = list[tuple[StoredObject, str]]
 def plan_copy(
     archive: Archive, backup: Backup, target: str, terms: Mapping[str, Term], known: Collection[str] = ()
 ) -> CopyPlan:
-    """How to copy ``backup`` into the class ``target``, which is one of ``terms``, those in force (policy.in_force).
+    """How to copy ``backup`` into the class ``target``, which is one of ``terms``.
+
+    The terms are the configuration's (policy.in_force without rules), whatever rules the bucket has: somebody else's
+    rule may be gone tomorrow, and what was borrowed because of it, or promised for less, would stay so.
 
     Whoever may create keys can put one of the right name and size where a copy will look for it. So a key is believed
-    to hold its object only if the backup itself names it, if it is as old as the backup, or if it is among ``known``,
-    those that this run has made or proven; any other is to be proven by its hash before it is used.
+    to hold its object only if the placement of the backup's oldest copy names it, or if it is among ``known``, those
+    that this run has made or proven; any other is to be proven by its hash before it is used, whatever its age.
 
-    Raises ``IntegrityError`` where no copy could be restored, and ``RefusedError`` where objects must be thawed first.
+    Raises ``IntegrityError`` where no copy could be restored, and where what was left in ``held`` is too old to be
+    used; ``RefusedError`` where objects must be thawed first, and where the class keeps for less long than the manifest
+    promises.
     Memory: one record and its keys for each object of the backup, however much else the store holds.
     """
     place = BackupPlace(target, backup.manifest.source, backup.manifest.backup)
@@ -84,17 +98,25 @@ def plan_copy(
     candidates, present = _list(archive.store, place, objects)
     left = _left_placement(archive, replace(backup, place=place)) if place.placement in present else None
     believed = {*known, *_named(archive, backup)}
-    latest = backup.manifest.finished + TOLERANCE
     stated = stated_terms(terms[target])
-    decider = _Decider(terms[target], terms, stated.promise(backup.manifest), place, left)
+    promise = stated.promise(backup.manifest)
+    if promise != latest((promise, backup.manifest.promised_until)):
+        raise RefusedError(
+            f"{target} keeps for less long than {place.backup} is promised: until {promise:%Y-%m-%d}, expected "
+            f"{backup.manifest.promised_until:%Y-%m-%d} at least",
+            hint="Copy it into a class that keeps it for longer.",
+        )
+    decider = _Decider(terms[target], terms, promise, place, left)
     found = []
     for record in objects.values():
         listed = candidates[record.id]
         fitting = _fitting(record, listed, place, left)
-        good = [item for item in fitting if item[0].key in believed or item[0].modified <= latest]
+        good = [item for item in fitting if item[0].key in believed]
         found.append(decider.decide(record, good, fitting, {stored.key for stored, _ in listed}))
+    if target == HELD:
+        _check_fresh(archive, place, {*present, *(item.key for item in found if item.action in ("use", "prove"))})
     _check_thawed(archive.store, backup, [item for item in found if item.action == "thaw"])
-    return CopyPlan(backup, place, stated, found, present)
+    return CopyPlan(backup, place, stated, terms, found, present)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,28 +137,32 @@ class _Decider:
         if reference is not None and reference.action == "use":
             return ObjectCopy(record, "use", reference.key)
         other = choose(fitting, self.target, self.promise, self.terms)
+        # On some stores a copy of what is held is under a legal hold too (references.choose).
+        last = sorted(fitting, key=lambda item: item[1] == HELD)
+        doubtful = [stored.key for stored, _ in last if stored.storage_class not in ARCHIVE_CLASSES]
         if other.action == "use":
             source = "" if reference is None or reference.action == "thaw" else reference.key
-            return ObjectCopy(record, "prove", other.key, source)
+            return ObjectCopy(record, "prove", other.key, source, [key for key in doubtful if key != other.key])
         if self.left is not None:
             raise unusable(self.place.placement, f"names {other.key}: {other.reason}")
-        if reference is None:
-            raise IntegrityError(
-                f"object {record.id} of {self.place.backup} lies at {other.key} only, which the backup does not name",
-                hint="Somebody put it there: copy another backup.",
-            )
         plain = object_key(self.place.retention_class, self.place.source, record.id, record.kind)
         key = further_key(self.place, record) if plain in taken else plain
-        return ObjectCopy(record, reference.action, key, reference.key)
+        if reference is not None:
+            return ObjectCopy(record, reference.action, key, reference.key)
+        if not doubtful:
+            raise IntegrityError(
+                f"object {record.id} of {self.place.backup} lies at {other.key} only, which the backup does not name, "
+                "and which must be thawed before it can be proven",
+                hint="Copy another backup.",
+            )
+        return ObjectCopy(record, "copy", key, doubtful=doubtful)
 
 
 def stated_terms(term: Term) -> Terms:
-    """What is said of a copy under ``term``: no more than what is sure of its manifest and of its data."""
-    days = [kept for kept in (term.keep, term.data) if kept is not None]
-    if not days:
+    """What is said of a copy under ``term``, one of the configuration's."""
+    if term.keep is None or term.data is None:
         return Terms(version=1, keep_days=None, lease_days=None)
-    keep = max(min(days), 1)
-    return Terms(version=1, keep_days=keep, lease_days=1 if term.data is None else max(term.data - keep, 1))
+    return Terms(version=1, keep_days=term.keep, lease_days=term.data - term.keep)
 
 
 def further_key(place: BackupPlace, record: ObjectRecord) -> str:
@@ -176,7 +202,7 @@ def _named(archive: Archive, backup: Backup) -> Collection[str]:
     try:
         return archive.placement(backup).values()
     except (IntegrityError, NotFoundError):
-        # Then the age of the keys must do.
+        # Then each must be proven.
         return ()
 
 
@@ -203,6 +229,22 @@ def _fitting(record: ObjectRecord, listed: _Listed, place: BackupPlace, left: Ma
     raise IntegrityError(
         f"object {record.id} of {place.backup}: {problem}", hint="This backup cannot be restored: copy another one."
     )
+
+
+def _check_fresh(archive: Archive, place: BackupPlace, keys: Collection[str]) -> None:
+    """Raise ``IntegrityError`` if one of ``keys``, which a copy at ``place`` in ``held`` would use, was left there so
+    long ago by an interrupted hold or release that archiver expire may be deleting it."""
+    own = {*keys, place.terms, place.signature}
+    limit = archive.store.clock() - _FRESH
+    old = {item.key for item in list_held(archive) if item.key in own and item.modified <= limit}
+    if old:
+        old -= {key for need in held_needs(archive.store, archive.source) for key in need.keys}
+    if old:
+        raise IntegrityError(
+            f"{min(old)} was left by an interrupted hold or release more than {_FRESH.days} days ago, and may be "
+            "deleted at any time",
+            hint=f"archiver release {place.backup} removes what was left; then hold it again.",
+        )
 
 
 def _check_thawed(store: Store, backup: Backup, archived: Sequence[ObjectCopy]) -> None:

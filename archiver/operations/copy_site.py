@@ -1,6 +1,6 @@
 """What the commands that copy within a destination begin with: a source of the configuration, and the terms there."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
@@ -19,8 +19,21 @@ class CopySite:
     """A source's backups, and the classes that they can be copied into."""
 
     archive: Archive
-    terms: dict[str, Term]
-    """Those in force, by class."""
+    terms: Mapping[str, Term]
+    """Those of the configuration, by class: copies are planned by them (copy_plan.plan_copy)."""
+    in_force: Mapping[str, Term]
+    """What the bucket's rules leave of them."""
+
+    def shortened(self, name: str) -> str | None:
+        """In words, that a rule ends what lies in class ``name`` too soon; None where none does."""
+        term, left = self.terms[name], self.in_force[name]
+        if (left.keep, left.data) == (term.keep, term.data):
+            return None
+        days = left.data if left.keep == term.keep else left.keep
+        return (
+            f"a rule of the bucket deletes what lies in {name} after {days} days; "
+            "archiver lifecycle check shows which one"
+        )
 
 
 @contextmanager
@@ -39,4 +52,5 @@ def open_copy_site(config: Config, name: str | None, *, dry_run: bool) -> Iterat
         if not dry_run:
             store.recover()
         archive = Archive(store, source.name, trusted, workers=config.tuning.workers)
-        yield CopySite(archive, in_force(config.classes, destination_rules(store)))
+        rules = destination_rules(store)
+        yield CopySite(archive, in_force(config.classes, None), in_force(config.classes, rules))

@@ -1,11 +1,11 @@
 """``archiver cost``: what there is to be paid for: what the store holds, and what is added to it night by night."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-from archiver.catalog.names import is_class
-from archiver.config import Config
+from archiver.catalog.names import is_class, parse_object_key
+from archiver.config import Config, RetentionClass
 from archiver.errors import NotFoundError
 from archiver.operations.access import configured_keys
 from archiver.operations.archive import Archive
@@ -15,6 +15,8 @@ from archiver.stores.base import Store
 
 STANDARD = "STANDARD"
 """What a store calls the storage class of keys for which none is named."""
+_USUAL_CLASS = "daily"
+"""What is backed up into where no class is named."""
 _WINDOW = timedelta(days=30)
 """How far back the nights that are taken for usual go."""
 
@@ -28,6 +30,20 @@ class Pile:
     """Bytes."""
     small: int = 0
     """Bytes by which keys fall short of the least that is charged."""
+
+
+@dataclass(slots=True)
+class _Objects:
+    """Those of one source in one class, as LIST has them."""
+
+    count: int = 0
+    short: dict[int, int] = field(default_factory=dict)
+    """By each least size that some storage class charges: bytes by which they fall short of it."""
+
+    def add(self, size: int, least: Iterable[int]) -> None:
+        self.count += 1
+        for limit in least:
+            self.short[limit] = self.short.get(limit, 0) + max(0, limit - size)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,6 +61,9 @@ class Habit:
     """Bytes of its objects."""
     lists: float
     """Bytes of its lists."""
+    shortfalls: Mapping[int, float] = field(default_factory=dict)
+    """By a number of bytes: by how many an object falls short of it, on average over what LIST shows of the source in
+    the class. Empty where it shows none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,10 +79,15 @@ def measure(store: Store, config: Config, prices: Prices) -> Measured:
     """Look at everything that the destination holds. Raises ``NotFoundError`` where there is no backup."""
     piles: dict[tuple[str, str], Pile] = {}
     sources: set[str] = set()
+    objects: dict[tuple[str, str], _Objects] = {}
+    least = {each.minimum_bytes for each in prices.storage.values()}
     for item in store.list():
         name, _, rest = item.key.partition("/")
         if is_class(name) and rest.startswith("backups/"):
             sources.add(rest.split("/")[1])
+        place = parse_object_key(item.key)
+        if place is not None:
+            objects.setdefault((place.source, name), _Objects()).add(item.size, least)
         storage_class = item.storage_class or STANDARD
         pile = piles.setdefault((name, storage_class), Pile())
         pile.keys += 1
@@ -73,8 +97,11 @@ def measure(store: Store, config: Config, prices: Prices) -> Measured:
     trusted = configured_keys(config)
     habits = []
     for source in sorted(sources):
-        found = Archive(store, source, trusted).backups()
-        habits += habits_of(source, [backup for backup in found if isinstance(backup, Backup)], now)
+        readable = [found for found in Archive(store, source, trusted).backups() if isinstance(found, Backup)]
+        for habit in habits_of(source, readable, config.classes, now):
+            listed = objects.get((source, habit.retention_class), _Objects())
+            shortfalls = {limit: short / listed.count for limit, short in listed.short.items()}
+            habits.append(replace(habit, shortfalls=shortfalls))
     if not habits:
         raise NotFoundError(
             f"{store.url} holds no backup of the last {_WINDOW.days} days that the cost could be estimated from",
@@ -83,14 +110,29 @@ def measure(store: Store, config: Config, prices: Prices) -> Measured:
     return Measured(piles, habits)
 
 
-def habits_of(source: str, backups: Iterable[Backup], now: datetime) -> list[Habit]:
-    """What ``source`` does usually, by the class that its backups are made into."""
+def habits_of(
+    source: str, backups: Iterable[Backup], classes: Mapping[str, RetentionClass], now: datetime
+) -> list[Habit]:
+    """What ``source`` does usually, by the class that its backups are made into. Where nothing but promoted copies is
+    left they do not tell how often: the newest one counts as a first night, in that of ``classes`` that has its terms.
+    """
+    recent = [backup for backup in backups if now - _WINDOW <= backup.manifest.started <= now]
     by_class: dict[str, list[Backup]] = {}
-    for backup in backups:
+    for backup in recent:
         name = next((name for name, end in backup.promises.items() if end == backup.manifest.promised_until), None)
-        if name is not None and now - _WINDOW <= backup.manifest.started <= now:
+        if name is not None:
             by_class.setdefault(name, []).append(backup)
+    if recent and not by_class:
+        newest = max(recent, key=lambda backup: backup.manifest.started)
+        by_class[_class_of(newest, classes)] = [newest]
     return [_habit(source, name, found) for name, found in sorted(by_class.items())]
+
+
+def _class_of(backup: Backup, classes: Mapping[str, RetentionClass]) -> str:
+    """Into which class a backup was made of which only copies in other ones are left."""
+    terms = (backup.manifest.keep_days, backup.manifest.lease_days)
+    like = (name for name, item in classes.items() if (item.keep, item.lease) == terms and item.every is None)
+    return next(like, _USUAL_CLASS)
 
 
 def _habit(source: str, name: str, backups: Sequence[Backup]) -> Habit:

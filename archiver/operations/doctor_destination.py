@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from archiver.catalog.names import BackupPlace, data_prefix, new_object_id, object_key
-from archiver.config import Config
+from archiver.config import ARCHIVE_CLASSES, Config
 from archiver.errors import ArchiverError
 from archiver.operations.archive import Archive
 from archiver.operations.doctor_bucket import settings_findings
 from archiver.operations.findings import Finding, Severity, nearest
-from archiver.operations.lifecycle import overdue
+from archiver.operations.lifecycle import left_problems, overdue, sharing_problems
 from archiver.retention.attributes import attribution
 from archiver.stores.base import Store, StoredObject
 from archiver.stores.destination import Destination, FileDestination, S3Destination
@@ -54,11 +54,21 @@ def reach(destination: Destination, store: Store) -> Iterator[Finding]:
         yield Finding.of(subject, error)
         return
     if abs(skew) > _SKEW_LIMIT:
-        yield Finding("warning", subject, f"this host's clock differs by {skew:.0f} s", "Let NTP set the clock.")
+        way = "ahead of" if skew > 0 else "behind"
+        said = f"this host's clock is {_duration(abs(skew))} {way} the store's"
+        yield Finding("warning", subject, said, "Let NTP set the clock.")
     message = "reachable, and may be listed"
     if isinstance(destination, FileDestination):
         message += "; each backup proves first that it may create keys"
     yield Finding("ok", subject, message, facts={"skew_seconds": round(skew, 1)})
+
+
+def _duration(seconds: float) -> str:
+    """In the largest unit of which there are at least two."""
+    for unit, size in (("days", 86400), ("hours", 3600), ("minutes", 60)):
+        if seconds >= 2 * size:
+            return f"{seconds / size:,.0f} {unit}"
+    return f"{seconds:.0f} seconds"
 
 
 def directory_findings(root: Path) -> Iterator[Finding]:
@@ -93,11 +103,18 @@ def examine_bucket(destination: S3Destination, store: Store, config: Config) -> 
             region, base = connection.client.meta.region_name, connection.full_key("")
             lock = destination.options.object_lock
             yield from settings_findings(f"bucket {destination.bucket}", settings, region, base, config.classes, lock)
+            beside = [*sharing_problems(store, config.classes)]
+            if not isinstance(settings.lifecycle, Unknown):
+                beside += left_problems(store, config.classes, settings.lifecycle)
+            for problem in beside:
+                yield Finding(problem.severity, f"bucket {destination.bucket}", problem.message, problem.hint)
             probe = S3Probe(connection, destination.options, attribution(config.classes))
             for source in itertools.islice(config.sources, 1):
                 permissions, speed = _try(probe, settings, source, _newest(store, config.sources), store)
                 yield from permission_findings(f"permissions in {place}", permissions)
                 yield speed_finding(f"speed of {place}", speed)
+                if archived := _archived_classes(config):
+                    yield from thaw_findings(place, archived, probe.has_thaw(_probe_key(source)), connection.endpoint)
     except ArchiverError as error:
         yield Finding.of(f"destination {store.url}", error)
 
@@ -132,6 +149,34 @@ def permission_findings(subject: str, permissions: Permissions) -> Iterator[Find
             "warning", subject, "may delete objects: a thief of this host could delete backups",
             "Take s3:DeleteObject from these credentials: docs/iam/backup-host.json is a policy without it.",
         )  # fmt: skip
+
+
+def thaw_findings(place: str, archived: str, found: bool | Unknown, endpoint: str) -> Iterator[Finding]:
+    """Whether what the classes ``archived``, in words, keep in an archive class could be restored; ``found`` is whether
+    the store has the request for that."""
+    from archiver.stores.s3_examination import is_aws
+
+    subject = f"archive of {place}"
+    if isinstance(found, Unknown):
+        if is_aws(endpoint):
+            yield Finding("ok", subject, f"not tried whether it can be thawed: {found.reason}")
+            return
+        why = f"it is not known whether the store can thaw: {found.reason}"
+    elif found:
+        yield Finding("ok", subject, f"the store can thaw what lies in {archived}")
+        return
+    else:
+        why = "the store has no RestoreObject: it keeps only the name, or what it archives cannot be read again"
+    yield Finding(
+        "warning", subject, f"{archived}: {why}",
+        "Remove storage_class from the class, unless you know that the store can: docs/S3-COMPATIBILITY.md.",
+    )  # fmt: skip
+
+
+def _archived_classes(config: Config) -> str:
+    """The classes whose objects are archived, in words; empty for none."""
+    found = [(name, retention.storage_class) for name, retention in sorted(config.classes.items())]
+    return ", ".join(f"class {name} ({kept})" for name, kept in found if kept in ARCHIVE_CLASSES)
 
 
 def speed_finding(subject: str, speed: Speed) -> Finding:

@@ -12,7 +12,7 @@ from archiver.crypto.recipients import vault_id
 from archiver.errors import ArchiverError
 from archiver.operations.findings import Finding
 from archiver.operations.operator_keys import weakness
-from archiver.operations.vaults import vault_places
+from archiver.operations.vaults import put_back, vault_places
 from archiver.stores.base import Store
 
 _ARN = "arn:"
@@ -31,7 +31,7 @@ def vault_findings(store: Store, source: SourceConfig) -> Iterator[Finding]:
     if not places:
         yield Finding(
             "error", subject, f"the destination holds no key file of vault {vault}: nobody could restore",
-            "Check that vault and destination belong together.",
+            put_back(source.name, vault),
         )  # fmt: skip
         return
     files = sorted(_file(place.operator, place.form) for place in places)

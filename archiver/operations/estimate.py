@@ -1,6 +1,7 @@
 """What a month costs, now and once the policy has reached its steady state: arithmetic over what was measured.
 
-It errs on the dear side: no copy in a calendar's class refers to what a longer class stores already.
+It errs on the dear side: no copy in a calendar's class refers to what a longer class stores already, and where the
+sizes of single objects are not known each is charged as the least one beside its bytes.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -24,6 +25,8 @@ _LISTINGS = 3
 """How often a night lists a source: for the chain, at the commit, for promotions."""
 _RANGE = 8 * 1024 * 1024
 """Bytes that one request of a restore reads."""
+_MUCH = 1.1
+"""From which ratio on it is told that small objects are charged as larger ones."""
 _GIB = 2**30
 
 
@@ -137,10 +140,15 @@ def _steady(stream: _Stream, prices: Prices) -> Iterable[Storage]:
     """Objects, and beside them the lists, which never have another storage class than the standard one."""
     habit, own, standard = stream.habit, prices.of(stream.storage_class), prices.of(STANDARD)
     kept, charged = stream.per_day * stream.days, stream.per_day * max(stream.days, own.minimum_days)
-    size = charged * max(habit.size, habit.objects * own.minimum_bytes)
+    size = charged * _charged_size(habit, own)
     yield Storage(stream.retention_class, stream.storage_class, kept * habit.objects, size, _stored(size, own))
     size = kept * habit.lists
     yield Storage(stream.retention_class, STANDARD, kept * _LISTS, size, _stored(size, standard))
+
+
+def _charged_size(habit: Habit, prices: StoragePrices) -> float:
+    """Bytes of a backup's objects, where each counts as the least at least."""
+    return habit.size + habit.objects * habit.shortfalls.get(prices.minimum_bytes, prices.minimum_bytes)
 
 
 def _merged(rows: Iterable[Storage]) -> list[Storage]:
@@ -214,11 +222,12 @@ def _notes(
         if days < least:
             yield f"{storage} charges at least {least} days, and {name} keeps its data for {days}"
     for stream in streams:
-        least = prices.of(stream.storage_class).minimum_bytes
-        if stream.habit.objects and stream.habit.size / stream.habit.objects < least:
+        own, habit = prices.of(stream.storage_class), stream.habit
+        charged = _charged_size(habit, own)
+        if charged > _MUCH * habit.size:
             yield (
-                f"{stream.storage_class} charges at least {least} bytes for an object, and those of "
-                f"{stream.habit.source} in {stream.retention_class} have {stream.habit.size / stream.habit.objects:.0f}"
+                f"{stream.storage_class} charges at least {own.minimum_bytes} bytes for an object: a backup of "
+                f"{habit.source} in {stream.retention_class} counts as {charged:.0f} bytes, and has {habit.size:.0f}"
             )
     for name in sorted({name for name, _ in measured.piles} - set(classes) - {VAULTS.rstrip("/")}):
         yield f"{name} is taken to stay as it is: " + (

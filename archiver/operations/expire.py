@@ -5,8 +5,7 @@ no copy of a backup whose promise is not over needs one of them. Needs credentia
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
 
@@ -15,9 +14,8 @@ from archiver.config import HELD, RetentionClass
 from archiver.errors import ArchiverError, IntegrityError, NotFoundError, RefusedError
 from archiver.operations.archive import Archive
 from archiver.operations.history import Backup
-from archiver.operations.needs import needs
 from archiver.operations.places import Listed, list_places, promise_of
-from archiver.operations.release import left_over, list_held
+from archiver.operations.release import left_in_held
 from archiver.parallel import ordered_map
 from archiver.progress import Reporter
 from archiver.retention.expiry import Deletion, Need, Threat, expired, threatened
@@ -64,7 +62,7 @@ def plan_expiry(store: Store, classes: Mapping[str, RetentionClass], reporter: R
     terms = in_force(classes, None)
     deletions = expired(_stored(store, listed, remaining), terms, now)
     for source in store.list_names(f"{HELD}/data/"):
-        deletions += _left_in_held(store, source, now)
+        deletions += left_in_held(store, source)
     going = {deletion.key: deletion for deletion in deletions}
     sources = {source for name in listed for area in _AREAS for source in store.list_names(f"{name}/{area}/")}
     promises = (_Promises(Archive(store, name, None), going, terms, now, reporter) for name in sorted(sources))
@@ -82,29 +80,48 @@ def plan_expiry(store: Store, classes: Mapping[str, RetentionClass], reporter: R
     )
 
 
-def carry_out(store: Store, expiry: Expiry, reporter: Reporter) -> None:
-    """Delete what ``expiry`` says: manifests, then what lies beside them, then data. Interrupted, it is begun again."""
+def carry_out(store: Store, expiry: Expiry, reporter: Reporter) -> Expiry:
+    """Delete what ``expiry`` says: manifests, then what lies beside them, then data. Return what was deleted.
+    Interrupted, it is begun again.
+
+    What was left in ``held`` comes last, and only what is left over still: a hold may have gone on with it meanwhile.
+    """
     reporter.phase("delete", expiry.size)
 
-    def delete(deletion: Deletion) -> Deletion:
+    done: set[str] = set()
+
+    def delete(deletion: Deletion) -> tuple[Deletion, bool]:
         try:
             if deletion.key.startswith(f"{HELD}/"):
                 store.unlock(deletion.key)
             store.delete(deletion.key)
         except NotFoundError:
             # Somebody else deleted it.
-            pass
+            return deletion, False
         except RefusedError as error:
             raise RefusedError(
                 f"cannot delete {deletion.key}: {error.message}",
                 hint="Use an administrator's credentials (docs/iam/README.md); a bucket's own lifecycle rules need "
                 "nobody's: archiver lifecycle apply.",
             ) from None
-        return deletion
+        return deletion, True
 
-    for _, group in groupby(expiry.deletions, _stage):
-        for deletion in ordered_map(delete, group, workers=_WORKERS):
+    def delete_all(deletions: Iterable[Deletion]) -> None:
+        for deletion, deleted in ordered_map(delete, deletions, workers=_WORKERS):
             reporter.advance(deletion.size)
+            if deleted:
+                done.add(deletion.key)
+
+    left = {deletion.key for deletion in expiry.deletions if deletion.key.startswith(f"{HELD}/")}
+    for _, group in groupby((item for item in expiry.deletions if item.key not in left), _stage):
+        delete_all(group)
+    for source in sorted({key.split("/")[2] for key in left}):
+        delete_all(item for item in left_in_held(store, source) if item.key in left)
+    return replace(
+        expiry,
+        deletions=[item for item in expiry.deletions if item.key in done],
+        backups=[(place, reason) for place, reason in expiry.backups if place.manifest in done],
+    )
 
 
 def _stage(deletion: Deletion) -> int:
@@ -129,19 +146,6 @@ def _untouched(name: str, classes: Mapping[str, RetentionClass]) -> str | None:
     if name == HELD:
         return "what is held stays until archiver release"
     return None if name in classes else "the configuration does not say for how long it is kept"
-
-
-def _left_in_held(store: Store, source: str, now: datetime) -> list[Deletion]:
-    """What holds that nobody went on with have left in ``held``, where no rule removes it."""
-    archive = Archive(store, source, None)
-    copies = []
-    for listed in list_places(store, source):
-        if listed.place.retention_class == HELD:
-            # What is needed by one that cannot be read is not known: then nothing is left over.
-            with suppress(IntegrityError, NotFoundError):
-                copies.append(archive.load(listed.place))
-    # Listed last: then a hold that has just been committed is one that cannot be read.
-    return left_over(list_held(archive), needs(archive, copies), source, now)
 
 
 @dataclass(frozen=True, slots=True)

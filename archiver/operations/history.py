@@ -1,5 +1,6 @@
 """Which backups of a source a store has, and what is to be thought of each: chain.py applied to what is stored."""
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -222,8 +223,7 @@ class History:
         for copies in found.values():
             modified = min(copy.listed.modified for copy in copies)
             whole = []
-            # The oldest first: whoever plants a copy with lists of his own in another class cannot make it older.
-            for copy in sorted(copies, key=_age):
+            for copy in self._oldest_first(copies):
                 try:
                     if len(items) > 1:
                         check_lists(self._store, copy.listed.place, copy.backup.manifest)
@@ -235,6 +235,32 @@ class History:
                 backup = self._with_places(whole)
                 candidates.append(_Candidate(backup, self._statement(backup, modified, items)))
         return candidates, errors
+
+    def _oldest_first(self, copies: Sequence[_Copy]) -> list[_Copy]:
+        """Whoever plants a copy with lists of his own in another class cannot make it older.
+
+        But S3 tells whole seconds. Within one, that copy is the original whose run is known to have begun, the
+        earliest first: its first key was there before anybody knew the id. What has terms was copied.
+        """
+        manifests = Counter(copy.listed.modified for copy in copies)
+
+        def age(copy: _Copy) -> tuple[datetime, bool, datetime, bool]:
+            modified = copy.listed.modified
+            began = self._began([copy.listed.place]) if manifests[modified] > 1 else None
+            return modified, began is None, began or modified, copy.listed.terms is not None
+
+        return sorted(copies, key=age)
+
+    def _began(self, places: Iterable[BackupPlace]) -> datetime | None:
+        """Since when the store has the first key of a run at one of ``places``; None where it does not have any.
+
+        Listed and not asked for: the right to list is one that every role has.
+        """
+        with suppress(NotFoundError):
+            keys = dict.fromkeys(place.started for place in places)
+            found = (item for key in keys for item in self._store.list(key) if item.key == key)
+            return min((item.modified for item in found), default=None)
+        return None
 
     def _with_places(self, copies: Sequence[_Copy]) -> Backup:
         """The first of ``copies``, with the places of all and what is promised of each."""
@@ -257,19 +283,8 @@ class History:
             return None
 
     def _statement(self, backup: Backup, modified: datetime, items: Iterable[Listed]) -> Statement:
-        began = None
-        if is_long(backup.manifest):
-            # Listed and not asked for: the right to list is one that every role has.
-            keys = {item.place.started for item in items}
-            with suppress(NotFoundError):
-                found = (item for key in keys for item in self._store.list(key) if item.key == key)
-                began = min((item.modified for item in found), default=None)
+        began = self._began(item.place for item in items) if is_long(backup.manifest) else None
         return Statement(backup.manifest, backup.blake3, backup.signer, modified, began)
-
-
-def _age(copy: _Copy) -> tuple[datetime, bool]:
-    """Smaller for the older one. A store tells whole seconds: within one, what was copied comes after the original."""
-    return copy.listed.modified, copy.listed.terms is not None
 
 
 def _rank(judged: tuple[_Candidate, Verdict]) -> tuple[bool, int, datetime]:

@@ -3,9 +3,12 @@
 from dataclasses import dataclass
 
 from archiver.config import HELD
-from archiver.errors import AlreadyExistsError
+from archiver.errors import AlreadyExistsError, IntegrityError
+from archiver.operations.archive import Archive
 from archiver.operations.copy_plan import CopyPlan, plan_copy
 from archiver.operations.copy_site import CopySite
+from archiver.operations.history import Backup
+from archiver.operations.needs import check_vaults, missing, needs
 from archiver.operations.promotion import Copied, carry_out
 from archiver.progress import Reporter
 
@@ -19,13 +22,16 @@ class Hold:
 
 
 def hold(site: CopySite, reference: str, reporter: Reporter, *, dry_run: bool) -> Hold:
-    """Copy the backup called ``reference`` into ``held``. Raises ``AlreadyExistsError`` for one that is there.
+    """Copy the backup called ``reference`` into ``held``. Raises ``AlreadyExistsError`` for one that is there, and
+    ``IntegrityError`` where a copy is there that does not hold it, and where a vault that it needs has no key file.
 
     What fails in between leaves keys in ``held`` that do not expire: holding it again goes on with them, releasing it
     removes them, and so does archiver expire after a while (release.LEFT_OVER).
     """
     backup = site.archive.find(reference)
+    check_vaults(site.archive, backup)
     if HELD in backup.promises:
+        _check_held(site.archive, backup)
         raise AlreadyExistsError(
             f"{backup.manifest.backup} is held already",
             hint=f"archiver verify {HELD}/{backup.manifest.backup} --level data proves that copy; one that is not "
@@ -39,9 +45,28 @@ def hold(site: CopySite, reference: str, reporter: Reporter, *, dry_run: bool) -
             "shows that it is older than the revocation, and only --trust-unsigned restores it"
         )
     plan = plan_copy(site.archive, backup, HELD, site.terms)
-    if plan.promise is not None:
-        reporter.warn(
-            f"a rule of the bucket deletes what is held: this copy is sure until {plan.promise:%Y-%m-%d} only; "
-            "archiver lifecycle check shows which one"
-        )
+    shortened = site.shortened(HELD)
+    if shortened is not None:
+        reporter.warn(shortened)
     return Hold(plan, None if dry_run else carry_out(site.archive, plan, reporter))
+
+
+def _check_held(archive: Archive, backup: Backup) -> None:
+    """Raise ``IntegrityError`` unless the copy of ``backup`` in ``held`` has no end, and LIST shows all of it there.
+    Somebody may have planted another, or deleted some of it."""
+    name = backup.manifest.backup
+    need = next(need for need in needs(archive, [backup]) if need.retention_class == HELD)
+    gone, promise = missing(need), backup.promises[HELD]
+    elsewhere = [key for key in need.keys if not key.startswith(f"{HELD}/")]
+    if promise is not None:
+        problem = f"it is promised until {promise:%Y-%m-%d} only"
+    elif elsewhere:
+        problem = f"it needs {elsewhere[0]}, which is not in {HELD}"
+    elif gone:
+        problem = f"{gone[0]} is missing, or not what it should be"
+    else:
+        return
+    raise IntegrityError(
+        f"the copy of {name} in {HELD} does not hold it: {problem}",
+        hint=f"archiver release {name} removes that copy; then hold it again.",
+    )

@@ -17,7 +17,7 @@ from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import OperatorKey, create_vault, seal_vault, vault_form
-from archiver.errors import AlreadyExistsError, ArchiverError, ConfigError, NotFoundError
+from archiver.errors import AlreadyExistsError, ArchiverError, ConfigError, NotFoundError, UsageError
 from archiver.filesystem import sync_directory
 from archiver.operations.access import configured_keys
 from archiver.operations.config_edit import change_config
@@ -78,20 +78,21 @@ def init(request: InitRequest) -> InitResult:
     key = vault_key(request.source, vault_id(str(vault.recipient)), request.operator, vault_form(operator))
     signing_path = (existing and existing.signing_key) or request.config.absolute().parent / "archiver-signing.key"
     with _all_or_nothing() as made:
-        signer = _signing_key(signing_path, made)
-        card = RecoveryCard(
-            destination=destination.display,
-            source=request.source,
-            vault_recipient=vault.recipient,
-            verify_keys=_verify_keys(existing, signer),
-            created=datetime.now(UTC),
-            identity=identity,
-            opens_with=(opens_with(operator),),
-        )
-        section = _section(request, card, operator)
-        write_secret_file(request.card, card.render())
-        made.append(request.card)
-        write = _config_writer(request.config, existing, section, signing_path, signer, card, made)
+        with _hinting_at_other_places():
+            signer = _signing_key(signing_path, made)
+            card = RecoveryCard(
+                destination=destination.display,
+                source=request.source,
+                vault_recipient=vault.recipient,
+                verify_keys=_verify_keys(existing, signer),
+                created=datetime.now(UTC),
+                identity=identity,
+                opens_with=(opens_with(operator),),
+            )
+            section = _section(request, card, operator)
+            write_secret_file(request.card, card.render())
+            made.append(request.card)
+            write = _config_writer(request.config, existing, section, signing_path, signer, card, made)
         classes = DEFAULT_CLASSES if existing is None else existing.classes
         with closing(open_store(destination, attributes=attribution(classes))) as store:
             _refuse_existing(store, request.source)
@@ -126,6 +127,23 @@ def _all_or_nothing() -> Iterator[list[Path]]:
     except BaseException:
         for path in made:
             path.unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def _hinting_at_other_places() -> Iterator[None]:
+    """Say of a file of this host that cannot be written in the block how it could be."""
+    hint = "Run archiver init in a directory that this user may write, or name places there with --config and --card."
+    try:
+        yield
+    except OSError as error:
+        raise ArchiverError(
+            f"cannot write {error.filename}: {(error.strerror or str(error)).lower()}", hint=hint
+        ) from error
+    except ArchiverError as error:
+        # A key that is there and cannot be read is another matter.
+        if isinstance(error.__cause__, OSError) and not isinstance(error, UsageError):
+            error.hint = error.hint or hint
         raise
 
 

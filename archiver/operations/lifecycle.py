@@ -1,17 +1,19 @@
 """``archiver lifecycle show``, and what other commands say of a bucket's rules."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
 
-from archiver.config import Config, RetentionClass
-from archiver.errors import RefusedError, UsageError
+from archiver.catalog.names import VAULTS, check_backup_id, is_class, parse_object_key
+from archiver.config import HELD, Config, RetentionClass
+from archiver.errors import FormatError, RefusedError, UsageError
 from archiver.operations.rules_in_words import actions, days, scope
-from archiver.retention.checking import Problem, problems
+from archiver.retention.checking import Problem, never_ending, problems
 from archiver.retention.expiry import expired
-from archiver.retention.policy import backups_of, in_force, wanted_rules
+from archiver.retention.policy import backups_of, data_of, in_force, own_name, wanted_rules
 from archiver.retention.rules import Rule
 from archiver.stores.base import Store
 from archiver.stores.destination import FileDestination, open_store, parse_destination
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
 _NAME = "archiver-"
 _OVERDUE = timedelta(days=2)
 """For how long what ``archiver expire`` deletes may lie there: it runs once a day, and may have failed once."""
+_LOOKED_AT = 1000
+"""Keys of a class among which one of archiver's is looked for: those of one page of a listing."""
+_TOLD = 3
+"""Names of others that are told."""
 _EXPIRE = "Run archiver expire from cron, once a day: docs/OPERATIONS.md."
 
 
@@ -113,8 +119,6 @@ def _shown(site: RuleSite, item: "BucketRule") -> ShownRule:
 
 def owner_of(name: str, base: str) -> Owner:
     """Whose rule has that name."""
-    from archiver.stores.s3_rules import own_name
-
     if name.startswith(own_name(base)):
         return "archiver"
     return "another destination" if name.startswith(_NAME) else "others"
@@ -128,6 +132,66 @@ def examine_rules(store: Store, classes: Mapping[str, RetentionClass]) -> list[P
     except RefusedError:
         return []
     return [] if rules is None else list(problems(rules, classes, store.full_key("")))
+
+
+def left_classes(store: Store, classes: Mapping[str, RetentionClass]) -> list[str]:
+    """Classes that the configuration does not know and that are not empty. Two requests for each name that may be one:
+    beside a destination without a prefix anything may lie."""
+    return [
+        name
+        for name in store.list_names()
+        if is_class(name) and name not in (HELD, *classes) and _holds_something(store, name)
+    ]
+
+
+def _holds_something(store: Store, name: str) -> bool:
+    """Whether there is a key of archiver's among the first of the class."""
+    listed = (islice(store.list(prefix), _LOOKED_AT) for prefix in (backups_of(name), data_of(name)))
+    return any(_is_of_a_backup(item.key) for item in chain.from_iterable(listed))
+
+
+def _is_of_a_backup(key: str) -> bool:
+    """Whether ``key`` is an object's, or called after a backup."""
+    match key.split("/"):
+        case [_, "backups", _, backup, _]:
+            pass
+        case [_, "data", _, name]:
+            backup = name.partition(".")[0]
+        case _:
+            return False
+    try:
+        check_backup_id(backup)
+    except FormatError:
+        return parse_object_key(key) is not None
+    return True
+
+
+def left_problems(store: Store, classes: Mapping[str, RetentionClass], rules: Sequence[Rule]) -> Iterator[Problem]:
+    """Classes that are left and that the bucket's ``rules``, of full keys, let stay for ever."""
+    for name in never_ending(rules, left_classes(store, classes), store.full_key("")):
+        yield Problem(
+            "warning",
+            f"class {name} is not in the configuration, is not empty, and has no lifecycle rules: what is in it stays "
+            "for ever",
+            f'Put [class.{name}] back into archiver.toml, with every = "never", and run archiver lifecycle apply, as '
+            "an administrator; remove it when archiver list --all shows nothing in it.",
+        )
+
+
+def sharing_problems(store: Store, classes: Mapping[str, RetentionClass]) -> Iterator[Problem]:
+    """Whether a destination without a prefix has others in its bucket."""
+    if store.full_key("") != "":
+        return
+    ours = {*classes, HELD, VAULTS.removesuffix("/"), *left_classes(store, classes)}
+    others = [name for name in store.list_names() if name not in ours]
+    if others:
+        more = f" and {len(others) - _TOLD:,} more" if len(others) > _TOLD else ""
+        yield Problem(
+            "warning",
+            f"the destination has no prefix, and shares its bucket with {', '.join(others[:_TOLD])}{more}: whoever may "
+            "back up there may also create and read what is called like its keys",
+            "Use a prefix, or a bucket of its own: docs/iam/README.md.",
+        )
 
 
 def overdue(store: Store, classes: Mapping[str, RetentionClass], now: datetime) -> Iterator[Problem]:

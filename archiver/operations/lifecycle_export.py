@@ -1,4 +1,5 @@
-"""``archiver lifecycle export``: the rules for other tools. Reads the configuration only."""
+"""``archiver lifecycle export``: the rules for other tools. Reads the configuration only, so that a class that left it
+has none."""
 
 from archiver.config import Config
 from archiver.errors import UsageError

@@ -6,16 +6,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 from archiver.catalog.names import is_class
-from archiver.config import HELD
 from archiver.errors import RefusedError, StorageError
 from archiver.operations.archive import Archive
 from archiver.operations.history import Backup
-from archiver.operations.lifecycle import RuleSite, overdue
+from archiver.operations.lifecycle import RuleSite, left_classes, left_problems, overdue, sharing_problems
 from archiver.operations.needs import needs
 from archiver.operations.rules_in_words import actions
-from archiver.retention.checking import Problem, broken_by, problems
+from archiver.retention.checking import Problem, newly_broken, problems
 from archiver.retention.expiry import Need, Threat
-from archiver.retention.policy import backups_of, data_of
+from archiver.retention.policy import backups_of, data_of, own_name
 from archiver.retention.rules import Rule
 from archiver.stores.base import Store
 
@@ -42,9 +41,16 @@ class Plan:
     """All rules of ours, of full keys, as they are to be."""
     changes: Sequence[Change]
     broken: Sequence[Threat]
-    """Promises that would be broken, and are not by the rules that there are."""
+    """Promises that would be broken, and are not, or later, by the rules that there are."""
     unread: Sequence[str]
-    """In words, backups that cannot be read, so that nobody knows what they need."""
+    """In words, with the keys of their manifests, backups that cannot be read, so that nobody knows what they need."""
+    shortens: bool
+    """Whether a rule that deletes is new, or deletes sooner or elsewhere than before."""
+
+    @property
+    def refused(self) -> bool:
+        """Whether it breaks a promise, or may break one that cannot be read: then it is not carried out."""
+        return bool(self.broken or (self.unread and self.shortens))
 
 
 def make_plan(site: RuleSite) -> Plan:
@@ -62,13 +68,12 @@ def make_plan(site: RuleSite) -> Plan:
         before, after = _relative(existing.enabled, site.base), _relative([*others, *wanted], site.base)
         for source in _sources(site.store):
             found = _needs(site, source, unread)
-            already = {_identity(threat) for threat in broken_by(before, found, now)}
-            broken += [threat for threat in broken_by(after, found, now) if _identity(threat) not in already]
-    return Plan(existing, wanted, changes, broken, unread)
+            broken += newly_broken(before, after, found, now)
+    return Plan(existing, wanted, changes, broken, unread, shortens=_shortens(site, existing, wanted))
 
 
 def apply_plan(site: RuleSite, plan: Plan) -> list[Problem]:
-    """Carry ``plan`` out, which must break nothing; what is still wrong with the bucket's rules afterwards."""
+    """Carry ``plan`` out, which must not be ``refused``; what is still wrong with the bucket's rules afterwards."""
     bucket = site.required()
     if plan.changes:
         bucket.set_lifecycle(plan.existing, plan.wanted)
@@ -81,7 +86,12 @@ def check_rules(site: RuleSite) -> list[Problem]:
     if site.bucket is None:
         return list(overdue(site.store, site.config.classes, site.store.clock()))
     lifecycle = site.bucket.lifecycle()
-    return [*_problems(site, lifecycle), *_drift(site, lifecycle)]
+    return [
+        *_problems(site, lifecycle),
+        *left_problems(site.store, site.config.classes, lifecycle.enabled),
+        *sharing_problems(site.store, site.config.classes),
+        *_drift(site, lifecycle),
+    ]
 
 
 def _problems(site: RuleSite, lifecycle: "Lifecycle") -> Iterator[Problem]:
@@ -103,14 +113,14 @@ def _drift(site: RuleSite, existing: "Lifecycle") -> Iterator[Problem]:
 
 def _compare(site: RuleSite, existing: "Lifecycle") -> tuple[list[Rule], list[Change]]:
     """The rules that are to be ours, and what that changes."""
-    from archiver.stores.s3_rules import meaning_of, own_name
+    from archiver.stores.s3_rules import meaning_of
 
     own = own_name(site.base)
     ours = {item.rule.name: item for item in existing.rules if _is_ours(item, site.base)}
     wanted = {rule.name: rule for rule in site.wanted(existing)}
-    for name in _left_classes(site):
+    for name in left_classes(site.store, site.config.classes):
         # As long as something lies in a class that the configuration has no more, it is to end as it was promised.
-        for rule_name in (f"{own}{name}-backups", f"{own}{name}-data"):
+        for rule_name in (f"{own}{name}-backups", f"{own}{name}-data", f"{own}{name}-rest"):
             if rule_name in ours and ours[rule_name].enabled:
                 wanted[rule_name] = ours[rule_name].rule
     changes = []
@@ -125,10 +135,17 @@ def _compare(site: RuleSite, existing: "Lifecycle") -> tuple[list[Rule], list[Ch
     return list(wanted.values()), changes
 
 
-def _left_classes(site: RuleSite) -> list[str]:
-    """Classes that the configuration does not know and that are not empty."""
-    names = site.store.list_names()
-    return [name for name in names if is_class(name) and name not in (HELD, *site.config.classes)]
+def _shortens(site: RuleSite, existing: "Lifecycle", wanted: Sequence[Rule]) -> bool:
+    """Whether one of the ``wanted`` rules deletes what ours, those that are enabled, leave for longer."""
+    ours = {(item.rule.name, item.rule.prefix): item for item in existing.rules if _is_ours(item, site.base)}
+    return any(_is_sooner(rule, ours.get((rule.name, rule.prefix))) for rule in wanted if rule.expires_days is not None)
+
+
+def _is_sooner(rule: Rule, present: "BucketRule | None") -> bool:
+    if present is None or not present.enabled or present.rule.tagged or present.rule.sized:
+        return True
+    days = present.rule.expires_days
+    return present.rule.expires_at is None and (days is None or (rule.expires_days or 0) < days)
 
 
 def _difference(item: "BucketRule", rule: Rule) -> str:
@@ -146,17 +163,11 @@ def _said(rule: Rule) -> str:
 
 
 def _is_ours(item: "BucketRule", base: str) -> bool:
-    from archiver.stores.s3_rules import own_name
-
     return item.rule.name.startswith(own_name(base))
 
 
 def _relative(rules: Sequence[Rule], base: str) -> list[Rule]:
     return [found for rule in rules if (found := rule.below(base)) is not None]
-
-
-def _identity(threat: Threat) -> tuple[str, str, str]:
-    return threat.need.backup, threat.need.retention_class, threat.key
 
 
 def _sources(store: Store) -> list[str]:
@@ -177,5 +188,6 @@ def _needs(site: RuleSite, source: str, unread: list[str]) -> list[Need]:
         elif isinstance(item.error, StorageError) and not isinstance(item.error, RefusedError):
             raise item.error
         else:
-            unread.append(f"{item.place.backup} of {source}: {item.error.message}")
+            key = site.store.full_key(item.place.manifest)
+            unread.append(f"{item.place.backup} of {source}, {key}: {item.error.message}")
     return needs(archive, backups)

@@ -1,7 +1,7 @@
 """``archiver ls`` and ``archiver cat``: what a backup holds, and one file of it, by ranged reads."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -18,6 +18,7 @@ from archiver.catalog.records import (
 )
 from archiver.errors import FormatError, IntegrityError, NotFoundError, UsageError
 from archiver.operations.archive import Archive
+from archiver.operations.copies import naming_copies, whole_copy
 from archiver.operations.history import Backup
 from archiver.operations.paths import MEDIA, item_path, selector
 from archiver.stages.measure import Meter
@@ -87,15 +88,29 @@ def _entry(record: EnvironmentRecord | FileRecord | DirectoryRecord | SymlinkRec
             return Entry(path, "symlink", 0, record.mode, modified, os.fsdecode(record.target_bytes))
 
 
-def read_file(archive: Archive, backup: Backup, path: str) -> Iterator[Buffer]:
+def read_file(archive: Archive, backup: Backup, path: str, warn: Callable[[str], None]) -> Iterator[Buffer]:
     """The bytes of one file of ``backup``; its hash is proven when the iterator ends, not before.
 
-    Raises ``NotFoundError`` for a path that the backup does not hold, ``UsageError`` for one without bytes.
+    ``warn`` hears of copies that are damaged, and not read. Raises ``NotFoundError`` for a path that the backup does
+    not hold, ``UsageError`` for one without bytes.
     """
-    size, blake3, extents = _find(archive, backup, path.strip("/"))
+    with naming_copies(backup, "cat", path):
+        size, blake3, extents = _find(archive, backup, path.strip("/"))
+        copy = whole_copy(archive, backup, {extent.object for extent in extents})
+    for doubt in copy.irregular[len(backup.irregular) :]:
+        warn(doubt)
+    with naming_copies(copy, "cat", path):
+        meter = Meter()
+        yield from _pieces(archive, copy, extents, meter)
+        yield from _holes(size - meter.size, meter)
+        if meter.blake3 != blake3:
+            raise IntegrityError(f"{path}: hashes to {meter.blake3}, expected {blake3}")
+
+
+def _pieces(archive: Archive, backup: Backup, extents: Sequence[Extent], meter: Meter) -> Iterator[Buffer]:
+    """The bytes of ``extents`` and of the holes before them."""
     objects = archive.objects(backup)
     placement = archive.placement(backup)
-    meter = Meter()
     for extent in extents:
         yield from _holes(extent.offset - meter.size, meter)
         if extent.object not in objects:
@@ -106,9 +121,6 @@ def read_file(archive: Archive, backup: Backup, path: str) -> Iterator[Buffer]:
             piece = memoryview(buffer)[max(start - offset, 0) : end - offset]
             meter.update(piece)
             yield piece
-    yield from _holes(size - meter.size, meter)
-    if meter.blake3 != blake3:
-        raise IntegrityError(f"{path}: hashes to {meter.blake3}, expected {blake3}")
 
 
 def _holes(count: int, meter: Meter) -> Iterator[Buffer]:

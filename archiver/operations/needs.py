@@ -1,6 +1,7 @@
 """What every copy of a backup needs of the store, and until when it is sure to be there.
 
-One LIST of each prefix that is named tells the size and the age of every key; only the placements are read.
+One LIST of each prefix that is named tells the size and the age of every key; only the placements are read. Beside its
+own keys every copy needs one key file, any one, of each of its vaults.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -8,14 +9,24 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
 
-from archiver.catalog.names import BackupPlace, backups_prefix, data_prefix, is_class
+from archiver.catalog.names import (
+    BackupPlace,
+    backups_prefix,
+    data_prefix,
+    is_class,
+    parse_vault_key,
+    vault_prefix,
+)
 from archiver.config import HELD, Config
 from archiver.errors import IntegrityError, NotFoundError, RefusedError
 from archiver.operations.archive import Archive
+from archiver.operations.chain import TOLERANCE
 from archiver.operations.history import Backup
+from archiver.operations.places import latest
+from archiver.operations.vaults import put_back
 from archiver.retention.expiry import Need
 from archiver.retention.policy import Term, in_force
-from archiver.retention.rules import Rule, Stored, after, earlier, sure_until
+from archiver.retention.rules import Rule, Stored, after, earlier, lasts, sure_until
 from archiver.stores.base import Store, StoredObject
 
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
@@ -35,33 +46,98 @@ class Standing:
     """How a backup stands, all its copies taken together."""
 
     guarantee: Guarantee
-    """Of the copy that lasts longest."""
-    damage: tuple[str, ...]
+    """Of the copy that lasts longest, and no longer than its vaults."""
+    damage: tuple[str, ...] = ()
     """In words, what is missing of copies that are still promised."""
+    shortfall: str | None = None
+    """In words, why what is whole is not sure to last until its promise; None where it is, or where damage is all."""
+    hints: tuple[str, ...] = ()
+    """What to do about it, in sentences."""
+
+
+VaultEnds = Mapping[str, Guarantee | None]
+"""By its id, until when the last key file of a vault is sure to be there; None: it has none."""
 
 
 def standings(archive: Archive, backups: Sequence[Backup], config: Config | None, now: datetime) -> list[Standing]:
-    """One for each of ``backups``. Without a configuration the terms are those that the backups themselves state."""
+    """One for each of ``backups``. Without a configuration the terms are those that the backups themselves state.
+
+    Costs one LIST for each vault that they name, beside what ``needs`` costs.
+    """
     rules = destination_rules(archive.store)
     terms = {} if config is None else in_force(config.classes, rules)
-    found: dict[str, list[Need]] = {}
+    names = {vault.id for backup in backups for vault in backup.manifest.vaults}
+    vaults = {name: _vault_end(archive, name, rules or ()) for name in sorted(names)}
+    found: dict[str, list[tuple[Need, Guarantee]]] = {}
     for need in needs(archive, backups):
-        found.setdefault(need.backup, []).append(need)
-    return [_standing(found[backup.manifest.backup], terms, rules, now) for backup in backups]
+        found.setdefault(need.backup, []).append((need, guarantee(need, terms, rules, now)))
+    return [_standing(archive, backup, found[backup.manifest.backup], vaults, now) for backup in backups]
+
+
+def check_vaults(archive: Archive, backup: Backup) -> None:
+    """Raise ``IntegrityError`` where a vault that ``backup`` needs has no key file: then no copy of it can be restored.
+    One LIST for each vault."""
+    for vault in backup.manifest.vaults:
+        if _vault_end(archive, vault.id, ()) is None:
+            raise IntegrityError(_without_key_file(archive, vault.id), hint=put_back(archive.source, vault.id))
 
 
 def _standing(
-    copies: Sequence[Need], terms: Mapping[str, Term], rules: Sequence[Rule] | None, now: datetime
+    archive: Archive, backup: Backup, copies: Sequence[tuple[Need, Guarantee]], vaults: VaultEnds, now: datetime
 ) -> Standing:
-    damage = []
-    for need in copies:
-        gone = missing(need) if need.promise is None or need.promise > now else []
-        if gone:
-            what = f"{gone[0]} is missing, or not what it should be"
-            if len(gone) > 1:
-                what = f"{gone[0]} and {len(gone) - 1:,} more keys are missing, or not what they should be"
-            damage.append(f"the copy of {need.backup} in class {need.retention_class} is damaged: {what}")
-    return Standing(best([guarantee(need, terms, rules, now) for need in copies]), tuple(damage))
+    name = backup.manifest.backup
+    ends = [(vault.id, vaults[vault.id]) for vault in backup.manifest.vaults]
+    lost = [vault for vault, end in ends if end is None]
+    limits = [end or Guarantee(now, f"vault {vault} has no key file") for vault, end in ends]
+    standing = Standing(_earliest([best([found for _, found in copies]), *limits]))
+    if not backup.is_promised(now):
+        return standing
+    promised = [(need, found) for need, found in copies if need.promise is None or need.promise > now]
+    damage = [f"{name}: {_without_key_file(archive, vault)}" for vault in lost]
+    damage += [_damage(need, gone) for need, _ in promised if (gone := missing(need))]
+    hints = [put_back(archive.source, vault) for vault in lost]
+    whole = [(need, found) for need, found in promised if not missing(need)]
+    shortfall = None
+    if whole and not lost:
+        sure = _earliest([best([found for _, found in whole]), *limits])
+        shortfall = _shortfall(name, latest(need.promise for need, _ in whole), sure)
+    if shortfall is not None:
+        hints.append(
+            "archiver lifecycle check shows which rule of the bucket is in the way; where none is, the configuration "
+            "keeps backups for less long than it did when they were made."
+        )
+    return replace(standing, damage=tuple(damage), shortfall=shortfall, hints=tuple(hints))
+
+
+def _damage(need: Need, gone: Sequence[str]) -> str:
+    what = f"{gone[0]} is missing, or not what it should be"
+    if len(gone) > 1:
+        what = f"{gone[0]} and {len(gone) - 1:,} more keys are missing, or not what they should be"
+    return f"the copy of {need.backup} in class {need.retention_class} is damaged: {what}"
+
+
+def _shortfall(backup: str, promise: datetime | None, sure: Guarantee) -> str | None:
+    """In words, that ``sure`` comes before ``promise``: by more than the clocks of a host and a store may differ,
+    because a promise counts from the host's time, and a rule from the store's."""
+    if sure.until is None or lasts(sure.until, promise and promise - TOLERANCE):
+        return None
+    promised = "for ever" if promise is None else f"until {promise:%Y-%m-%dT%H:%M:%SZ}"
+    return f"{backup} is promised {promised}, and only sure until {sure.until:%Y-%m-%dT%H:%M:%SZ}: {sure.reason}"
+
+
+def _vault_end(archive: Archive, vault: str, rules: Sequence[Rule]) -> Guarantee | None:
+    """Until when a key file of ``vault`` is sure to be there under ``rules``; None where there is none. Listed one file
+    at a time."""
+    found: Guarantee | None = None
+    for item in archive.store.list(vault_prefix(archive.source, vault)):
+        if parse_vault_key(item.key) is not None:
+            end = Guarantee(sure_until(item, rules), f"{item.key} expires")
+            found = end if found is None else best([found, end])
+    return found
+
+
+def _without_key_file(archive: Archive, vault: str) -> str:
+    return f"{archive.store.url} holds no key file of vault {vault}: nobody could restore"
 
 
 def needs(archive: Archive, backups: Iterable[Backup]) -> list[Need]:
@@ -100,7 +176,16 @@ def missing(need: Need) -> list[str]:
 
 def best(guarantees: Sequence[Guarantee]) -> Guarantee:
     """That of a backup with copies of these, at least one: the latest counts."""
-    return max(guarantees, key=lambda found: found.until or _FOR_EVER)
+    return max(guarantees, key=_end)
+
+
+def _earliest(guarantees: Sequence[Guarantee]) -> Guarantee:
+    """That of what needs all of these, at least one; the first of several that end at once."""
+    return min(guarantees, key=_end)
+
+
+def _end(found: Guarantee) -> datetime:
+    return found.until or _FOR_EVER
 
 
 def key_sure_until(stored: Stored, terms: Mapping[str, Term], rules: Sequence[Rule]) -> datetime | None:

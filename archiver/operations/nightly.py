@@ -1,13 +1,14 @@
 """What ``archiver backup`` does: a backup, the promotions that are due after it, and a look at the bucket's rules.
 
-When there is no new backup, the newest one of before is saved from lapsing: it may be the last for a while.
+The newest backup of before is saved from lapsing: at the beginning where it is old already, so that no way in which a
+run ends can prevent that, and after a failure, because it may be the last for a while.
 """
 
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 
 from archiver.config import Config, SourceConfig
 from archiver.errors import ArchiverError
@@ -17,7 +18,6 @@ from archiver.operations.backup import BackupResult, make_backup
 from archiver.operations.backup_setup import backup_request, check_backup_class, open_destination
 from archiver.operations.history import Backup
 from archiver.operations.lifecycle import examine_rules
-from archiver.operations.needs import destination_rules
 from archiver.operations.places import latest
 from archiver.operations.promote import Promoted, is_unreachable, known, promote_due
 from archiver.operations.promotion import Copied, promote_copy
@@ -27,6 +27,10 @@ from archiver.retention.checking import Problem
 from archiver.retention.policy import Term, in_force
 from archiver.retention.promotion import rescue
 from archiver.stores.base import Store
+
+_OLD = timedelta(days=2)
+"""How old the newest backup must be to be saved at the beginning of a run: with a class that keeps a day or two, every
+night's would be."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +48,13 @@ class Night:
 
     @property
     def guaranteed_until(self) -> datetime | None:
-        """Until when the new backup is sure to be restorable, by the longest of its copies; None: for ever."""
+        """Until when the new backup is sure to be restorable, by the longest of its copies; None: for ever. The rules
+        bound what its manifest says, and not what copies promise: those count only under rules without an error."""
         manifest = self.backup.manifest
-        copies = [item.copied.promise for item in self.promoted if item.copied.place.backup == manifest.backup]
+        sound = all(problem.severity != "error" for problem in self.problems)
+        copies = [
+            item.copied.promise for item in self.promoted if item.copied.place.backup == manifest.backup and sound
+        ]
         return latest([manifest.promised_until, *copies])
 
 
@@ -57,9 +65,10 @@ def run_night(config: Config, name: str | None, retention_class: str, label: str
     """
     began = time.monotonic()
     source = config.source(name)
-    check_backup_class(config, retention_class)
     with run_lock(config.state_directory / source.name, source.name):
+        tried = _rescue_old(config, source, reporter)
         try:
+            check_backup_class(config, retention_class)
             request = backup_request(config, source, retention_class, label)
             with closing(open_destination(config, source)) as store:
                 result = make_backup(store, request, reporter)
@@ -67,7 +76,8 @@ def run_night(config: Config, name: str | None, retention_class: str, label: str
                 found = _examine(config, store, reporter)
                 return Night(result, promoted, found, store.requests, time.monotonic() - began)
         except ArchiverError as error:
-            _rescue(config, source, error, reporter)
+            if not tried:
+                _rescue(config, source, error, reporter)
             raise
 
 
@@ -75,7 +85,7 @@ def _promote(
     config: Config, source: SourceConfig, store: Store, result: BackupResult, reporter: Reporter
 ) -> list[Promoted]:
     try:
-        return promote_due(_archive(config, source, store), _terms(config, store), reporter)
+        return promote_due(_archive(config, source, store), in_force(config.classes, None), reporter)
     except ArchiverError as error:
         reporter.warn(f"which backups belong into which calendar class cannot be looked at: {error.message}")
         return []
@@ -92,45 +102,68 @@ def _examine(config: Config, store: Store, reporter: Reporter) -> list[Problem]:
         return []
 
 
+def _rescue_old(config: Config, source: SourceConfig, reporter: Reporter) -> bool:
+    """``_rescue``, before anything of this run can fail, where the newest backup is old; whether no more can be done.
+    Never raises: a new backup is the better rescue."""
+    try:
+        with closing(open_destination(config, source)) as store:
+            archive = _archive(config, source, store)
+            return _is_old(archive) and _save_newest(archive, in_force(config.classes, None), reporter)
+    except ArchiverError:
+        # What is wrong is for the run to say; if it fails, there is another try.
+        return False
+
+
+def _is_old(archive: Archive) -> bool:
+    """Whether there is a backup that could be saved, and none of the last days. Reads no more than it must."""
+    now = archive.store.clock()
+    for found in archive.newest_first(lazily=True):
+        (item,) = known([found]) if isinstance(found, Backup) else (None,)
+        if item is not None and item.lasting and item.started <= now:
+            return item.started + _OLD < now
+    return False
+
+
 def _rescue(config: Config, source: SourceConfig, failure: ArchiverError, reporter: Reporter) -> None:
     """Copy the newest backup into a class that keeps it for longer, if it would lapse soon. Never raises: why there is
     no new one is what the operator must read last."""
     try:
         with closing(open_destination(config, source)) as store:
             store.recover()
-            archive, terms = _archive(config, source, store), _terms(config, store)
-            copied = _save_newest(archive, terms, reporter)
+            _save_newest(_archive(config, source, store), in_force(config.classes, None), reporter)
     except ArchiverError as error:
         # A store that cannot be reached is told of once.
         if not (is_unreachable(failure) and is_unreachable(error)):
             reporter.warn(f"whether the newest backup would lapse cannot be looked at: {error.message}")
-        return
-    if copied is not None:
-        name, until = copied.place, copied.promise
-        said = "until it is released" if until is None else f"until {until.astimezone(UTC):%Y-%m-%d}"
-        reporter.warn(
-            f"no newer backup was made: {name.backup} would lapse, and was copied into {name.retention_class}, {said}"
-        )
 
 
-def _save_newest(archive: Archive, terms: Mapping[str, Term], reporter: Reporter) -> Copied | None:
-    """Copy the newest backup that can be copied, unless it is promised for long enough."""
+def _save_newest(archive: Archive, terms: Mapping[str, Term], reporter: Reporter) -> bool:
+    """Copy the newest backup that can be copied, into the shortest class that it can be copied into, unless it is
+    promised for long enough. False where the store could not be reached any more: another try may help."""
     backups = {found.manifest.backup: found for found in archive.backups() if isinstance(found, Backup)}
     candidates = known(list(backups.values()))
-    while (due := rescue(candidates, terms, archive.store.clock())) is not None:
-        try:
-            return promote_copy(archive, backups[due.backup], due.target, terms, reporter)
-        except ArchiverError as error:
-            reporter.warn(f"{due.backup} would lapse, and cannot be copied into {due.target}: {error.message}")
-            if is_unreachable(error):
-                return None
-        candidates = [item for item in candidates if item.backup != due.backup]
-    return None
+    while due := rescue(candidates, terms, archive.store.clock()):
+        for promotion in due:
+            try:
+                copied = promote_copy(archive, backups[promotion.backup], promotion.target, terms, reporter)
+            except ArchiverError as error:
+                reporter.warn(
+                    f"{promotion.backup} would lapse, and cannot be copied into {promotion.target}: {error.message}"
+                )
+                if is_unreachable(error):
+                    return False
+            else:
+                reporter.warn(_saved(copied))
+                return True
+        candidates = [item for item in candidates if item.backup != due[0].backup]
+    return True
+
+
+def _saved(copied: Copied) -> str:
+    name, until = copied.place, copied.promise
+    said = "until it is released" if until is None else f"until {until.astimezone(UTC):%Y-%m-%d}"
+    return f"no newer backup was made: {name.backup} would lapse, and was copied into {name.retention_class}, {said}"
 
 
 def _archive(config: Config, source: SourceConfig, store: Store) -> Archive:
     return Archive(store, source.name, configured_keys(config), workers=config.tuning.workers)
-
-
-def _terms(config: Config, store: Store) -> dict[str, Term]:
-    return in_force(config.classes, destination_rules(store))

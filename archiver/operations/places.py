@@ -65,7 +65,11 @@ def check_lists(store: Store, place: BackupPlace, manifest: Manifest) -> None:
 
 def promise_of(store: Store, listed: Listed, manifest: Manifest) -> tuple[datetime | None, str]:
     """Until when the copy at ``listed`` is promised (None: for ever), and in words what is odd about its terms, empty
-    where nothing is."""
+    where nothing is.
+
+    Never for less long than the manifest says: no copy is made in a class that keeps it so (copy_plan.py), and whoever
+    may create keys can plant terms, also before the manifest that they lie beside.
+    """
     own, terms = manifest.promised_until, listed.terms
     if terms is None:
         return own, ""
@@ -73,10 +77,7 @@ def promise_of(store: Store, listed: Listed, manifest: Manifest) -> tuple[dateti
         promise = decode_terms(read_small(store, terms.key, MAX_TERMS), terms.key).promise(manifest)
     except (IntegrityError, NotFoundError, RefusedError) as error:
         return own, f"{terms.key} is ignored: {error.message}"
-    if terms.modified > listed.modified:
-        # Planted, or copied with the whole destination in some order: it may add to the promise, and take nothing away.
-        promise = latest((own, promise))
-    return promise, ""
+    return latest((own, promise)), ""
 
 
 def latest(promises: Iterable[datetime | None]) -> datetime | None:

@@ -8,6 +8,7 @@ from archiver.errors import ArchiverError, RefusedError, StorageError
 from archiver.operations.archive import Archive
 from archiver.operations.copy_plan import CopyPlan, plan_copy
 from archiver.operations.history import Backup
+from archiver.operations.needs import check_vaults
 from archiver.operations.promotion import Copied, promote_copy
 from archiver.progress import Reporter
 from archiver.retention.policy import Term
@@ -32,7 +33,7 @@ class Due:
 
 
 def promote_due(archive: Archive, terms: Mapping[str, Term], reporter: Reporter) -> list[Promoted]:
-    """Do the promotions that are due under ``terms``, those in force, longest class first.
+    """Do the promotions that are due under ``terms``, those of the configuration, longest class first.
 
     One that fails is told, and the next backup of the same period takes its place: a damaged one must not leave the
     period without any. Where none can, it is due again the next time. A store that cannot be reached ends it. For the
@@ -51,6 +52,7 @@ def promote_due(archive: Archive, terms: Mapping[str, Term], reporter: Reporter)
                 break
             promotion = due[0]
             try:
+                check_vaults(archive, backups[promotion.backup])
                 copied = promote_copy(archive, backups[promotion.backup], name, terms, reporter, made)
             except ArchiverError as error:
                 reporter.warn(failure(promotion, error))
@@ -70,6 +72,7 @@ def preview_due(archive: Archive, terms: Mapping[str, Term]) -> list[Due]:
     backups, candidates = _believed(archive)
     for promotion in promotions(candidates, terms, archive.store.clock()):
         try:
+            check_vaults(archive, backups[promotion.backup])
             plan = plan_copy(archive, backups[promotion.backup], promotion.target, terms)
             found.append(Due(promotion, plan))
         except ArchiverError as error:
@@ -90,6 +93,7 @@ def known(backups: Sequence[Backup]) -> list[Known]:
             backup=backup.manifest.backup,
             started=backup.manifest.started,
             finished=backup.manifest.finished,
+            promised=backup.manifest.promised_until,
             promises=backup.promises,
             # A copy is younger than the revocation, and would be refused once the original is gone (chain.py).
             lasting=backup.signer is not None and backup.signer.revoked is None,

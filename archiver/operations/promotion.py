@@ -6,7 +6,7 @@ of a backup: objects, lists, signature, and the manifest last.
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import UTC, datetime
 
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE
@@ -24,6 +24,7 @@ from archiver.errors import (
     RefusedError,
 )
 from archiver.operations.archive import Archive
+from archiver.operations.commit_check import check_stored
 from archiver.operations.copy_plan import CopyPlan, ObjectCopy, further_key, plan_copy, unusable
 from archiver.operations.history import Backup
 from archiver.operations.objects import naming, write_object
@@ -36,6 +37,7 @@ from archiver.stores.base import Store
 
 _COPIES = 8
 """Objects copied at a time."""
+_FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,8 +63,8 @@ def promote_copy(
     reporter: Reporter,
     known: Collection[str] = (),
 ) -> Copied:
-    """Copy ``backup`` into the class ``target``, which is one of ``terms``, those in force (policy.in_force); ``known``
-    are ``keys`` of the copies that this run has made of it.
+    """Copy ``backup`` into the class ``target``, which is one of ``terms``, those of the configuration (plan_copy);
+    ``known`` are ``keys`` of the copies that this run has made of it.
 
     On any failure the store has no copy that counts, only keys that nobody refers to, which the next try uses. Raises
     ``IntegrityError`` where an object or a list is not what the manifest says: such a copy could not be restored; and
@@ -80,15 +82,38 @@ def carry_out(archive: Archive, plan: CopyPlan, reporter: Reporter) -> Copied:
     settled = dict(_settle(store, plan.place, work, reporter))
     keys = {item.record.id: settled.get(item.record.id, item.key) for item in plan.objects}
     _copy_lists(archive, plan)
-    if place.placement not in plan.present:
-        records = (PlacementRecord(id=name, key=key) for name, key in keys.items())
-        write_object(store, place.placement, encode_lines(records, PLACEMENT), [], Tuning(workers=1))
+    placement = _place(store, plan, keys)
     _create(store, place.terms, encode_terms(plan.terms), MAX_TERMS)
+    sizes = {key: item.record.stored_size for item, key in zip(plan.objects, keys.values(), strict=True)}
+    manifest = plan.backup.manifest
+    lists = {place.contents: manifest.contents.stored_size, place.objects: manifest.objects.stored_size}
+    _check_stored(store, plan, sizes | lists | {place.placement: placement})
     _create(store, place.signature, signature, MAX_SIGNATURE)
     _create(store, place.manifest, data, MAX_MANIFEST)
     reporter.event("copied", backup=place.backup, key=place.manifest)
     copied = [item.record.stored_size for item in work if item.action != "prove" or keys[item.record.id] != item.key]
     return Copied(place, plan.promise, len(keys) - len(copied), len(copied), sum(copied), keys.values())
+
+
+def _place(store: Store, plan: CopyPlan, keys: Mapping[str, str]) -> int:
+    """Write the placement, unless an interrupted copy left the same; its size."""
+    key = plan.place.placement
+    if key in plan.present:
+        return plan.present[key].size
+    records = (PlacementRecord(id=name, key=key) for name, key in keys.items())
+    return write_object(store, key, encode_lines(records, PLACEMENT), [], Tuning(workers=1)).stored.size
+
+
+def _check_stored(store: Store, plan: CopyPlan, sizes: Mapping[str, int]) -> None:
+    """The last look before the signature: a release or an expire on another machine may have deleted meanwhile what
+    this copy refers to. One LIST of each prefix that ``sizes``, by key in bytes, lie in."""
+    try:
+        for name in sorted({key.partition("/")[0] for key in sizes}):
+            own = {key: size for key, size in sizes.items() if key.startswith(f"{name}/")}
+            check_stored(store, own, plan.promise or _FOR_EVER, plan.configured[name], None)
+    except IntegrityError as error:
+        error.hint = "Somebody deletes there: the copy was not made. Run this again when that has ended."
+        raise
 
 
 def _statement(store: Store, backup: Backup) -> tuple[bytes, bytes]:
@@ -121,18 +146,30 @@ def _settle(
         if item.action == "prove" and _holds(store, key, record):
             reporter.advance(record.stored_size)
             return record.id, key
-        if not item.source:
-            raise unusable(key, f"does not hold object {record.id}")
+        source = item.source or _proven_source(store, item)
         try:
-            stored = store.copy(item.source, further_key(place, record) if item.action == "prove" else key)
+            stored = store.copy(source, further_key(place, record) if item.action == "prove" else key)
         except AlreadyExistsError:
             # Made since the store was listed: by another host, or by a request whose answer was lost.
-            stored = store.copy(item.source, further_key(place, record))
+            stored = store.copy(source, further_key(place, record))
         _check_size(stored.key, record.stored_size, stored.size)
         reporter.advance(stored.size)
         return record.id, stored.key
 
     return ordered_map(settle, work, workers=_COPIES)
+
+
+def _proven_source(store: Store, item: ObjectCopy) -> str:
+    """The first of the keys that may hold the object, and does."""
+    found = next((key for key in item.doubtful if _holds(store, key, item.record)), None)
+    if found is not None:
+        return found
+    if item.action == "prove":
+        raise unusable(item.key, f"does not hold object {item.record.id}")
+    raise IntegrityError(
+        f"object {item.record.id} is not what it should be at {', '.join(item.doubtful)}",
+        hint="This backup cannot be restored: copy another one.",
+    )
 
 
 def _holds(store: Store, key: str, record: ObjectRecord) -> bool:

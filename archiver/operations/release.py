@@ -1,6 +1,7 @@
 """``archiver release``: delete the copy of a backup in ``held``, and what an interrupted hold left there."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
@@ -21,6 +22,7 @@ from archiver.operations.archive import Archive
 from archiver.operations.copy_site import CopySite
 from archiver.operations.history import Backup
 from archiver.operations.needs import needs
+from archiver.operations.places import list_places
 from archiver.progress import Reporter
 from archiver.retention.expiry import Deletion, Need, released
 from archiver.stages.frames import decompress
@@ -29,6 +31,8 @@ from archiver.stores.base import Store, StoredObject
 LEFT_OVER = timedelta(days=7)
 """How old a key in ``held`` that no copy there needs must be before archiver expire takes it for what a hold that was
 interrupted left: as old as an upload that is abandoned."""
+_TOLD = 3
+"""Held backups that a hint names."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +70,7 @@ def release(site: CopySite, reference: str, reporter: Reporter, *, dry_run: bool
     own = Need(backup, archive.source, HELD, None, dict.fromkeys(keys))
     deletions = released(backup, held, [own, *others])
     if not deletions:
-        raise _not_held(archive, reference)
+        raise _not_held(archive, reference, held)
     if not dry_run:
         _delete(archive.store, deletions, reporter)
     return Release(backup, deletions, [need.retention_class for need in others if need.backup == backup])
@@ -76,6 +80,24 @@ def list_held(archive: Archive) -> list[StoredObject]:
     """All that lies in ``held`` of the source."""
     prefixes = backups_prefix(HELD, archive.source), data_prefix(HELD, archive.source)
     return [item for prefix in prefixes for item in archive.store.list(prefix)]
+
+
+def held_needs(store: Store, source: str) -> list[Need]:
+    """What the copies in ``held`` of ``source`` need, whoever signed them; without those that cannot be read."""
+    archive = Archive(store, source, None)
+    copies = []
+    for listed in list_places(store, source):
+        if listed.place.retention_class == HELD:
+            with suppress(IntegrityError, NotFoundError):
+                copies.append(archive.load(listed.place))
+    return needs(archive, copies)
+
+
+def left_in_held(store: Store, source: str) -> list[Deletion]:
+    """What holds and releases that nobody went on with have left in ``held`` of ``source``: see ``left_over``."""
+    copies = held_needs(store, source)
+    # Listed last: then a hold that has just been committed is one that cannot be read.
+    return left_over(list_held(Archive(store, source, None)), copies, source, store.clock())
 
 
 def left_over(held: Sequence[StoredObject], copies: Sequence[Need], source: str, now: datetime) -> list[Deletion]:
@@ -105,13 +127,17 @@ def _find(archive: Archive, held: Iterable[StoredObject], readable: Iterable[str
             raise NotFoundError(f"{reference!r} is the beginning of {len(found)} ids", hint="Give more of the id.")
         if found:
             return found[0]
-    raise _not_held(archive, reference)
+    raise _not_held(archive, reference, held)
 
 
-def _not_held(archive: Archive, reference: str) -> NotFoundError:
+def _not_held(archive: Archive, reference: str, held: Iterable[StoredObject]) -> NotFoundError:
+    places = (parse_manifest_key(item.key) for item in held)
+    names = sorted((place.backup for place in places if place is not None), reverse=True)
+    more = f" and {len(names) - _TOLD:,} more" if len(names) > _TOLD else ""
+    there = f"Held are {', '.join(names[:_TOLD])}{more}: give the id, or its beginning." if names else "None is held."
     return NotFoundError(
         f"{archive.store.url} holds no backup {reference!r} of source {archive.source!r}",
-        hint=f"Give the id, or its beginning, of one that archiver list shows in the class {HELD}.",
+        hint=f"What is released is called by its id. {there}",
     )
 
 

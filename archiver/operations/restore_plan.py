@@ -15,11 +15,12 @@ from archiver.catalog.records import (
 )
 from archiver.errors import BusyError, NotFoundError, TargetError, UsageError
 from archiver.operations.archive import Archive
+from archiver.operations.copies import easiest_copy
 from archiver.operations.history import Backup
 from archiver.operations.paths import DATA_FILE, MEDIA, item_path, selector
 from archiver.operations.selection import StandIns, find_stand_ins, select
 from archiver.operations.sources import Source
-from archiver.operations.thaw import Archived, easiest_copy
+from archiver.operations.thaw import Archived
 from archiver.sinks.environment import refuse_live
 from archiver.sinks.files import is_unchanged
 from archiver.sinks.owners import OwnerMap, by_name

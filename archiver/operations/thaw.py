@@ -1,15 +1,14 @@
-"""Objects in an archive storage class: which of them a restore needs, and the wait until they can be read."""
+"""Objects in an archive storage class: which of them cannot be read now, and the wait until they can."""
 
+import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Literal
 
 from archiver.config import ARCHIVE_CLASSES
-from archiver.errors import IntegrityError, NotFoundError, RefusedError, StorageError
-from archiver.operations.archive import Archive
-from archiver.operations.history import Backup
+from archiver.errors import NotFoundError, RefusedError, StorageError
 from archiver.parallel import ordered_map
 from archiver.progress import Reporter
 from archiver.stores.base import Availability, Store, StoredObject
@@ -34,38 +33,18 @@ class Archived:
     state: Literal["archived", "thawing"]
 
 
-def easiest_copy(archive: Archive, backup: Backup, wanted: Collection[str]) -> tuple[Backup, list[Archived]]:
-    """Which of the copies of ``backup`` to read the objects with the ids ``wanted`` from, and what of it cannot be read
-    now, in the order of keys: the first copy if that is readable, else the one of which the least must be thawed.
+def unreadable(store: Store, items: Iterable[StoredObject]) -> list[Archived]:
+    """Those of ``items`` that must be thawed, in the order of keys; asks the store for each in an archive class."""
 
-    One LIST of each prefix that the objects lie in, and one request more for each that is in an archive class. An
-    object that is not listed is left for the fetch to miss, which says what that means.
-    """
-    if not wanted:
-        return backup, []
-    best = backup, _unreadable(archive.store, _stored(archive, backup, wanted).values())
-    if not best[1]:
-        return best
-    records = archive.objects(backup)
-    for place in backup.places:
-        other = replace(backup, place=place)
-        try:
-            stored = {} if place == backup.place else _stored(archive, other, wanted)
-        except (IntegrityError, NotFoundError, RefusedError):
-            continue
-        # Anybody may have put it there: what is not whole is no better than what must be thawed.
-        if all(name in stored and stored[name].size == records[name].stored_size for name in wanted if name in records):
-            found = _unreadable(archive.store, stored.values())
-            best = min(best, (other, found), key=lambda copy: total(copy[1]))
-    return best
+    def look(item: StoredObject) -> tuple[StoredObject, Availability]:
+        return item, _availability(store, item.key)
 
-
-def _stored(archive: Archive, backup: Backup, wanted: Collection[str]) -> dict[str, StoredObject]:
-    """What the store lists of the objects ``wanted``, by their ids."""
-    placement = archive.placement(backup)
-    names = {placement[name]: name for name in wanted if name in placement}
-    prefixes = sorted({key.rpartition("/")[0] + "/" for key in names})
-    return {names[item.key]: item for prefix in prefixes for item in archive.store.list(prefix) if item.key in names}
+    cold = sorted((item for item in items if item.storage_class in ARCHIVE_CLASSES), key=lambda item: item.key)
+    return [
+        Archived(item.key, item.size, item.storage_class or "", state)
+        for item, state in ordered_map(look, cold, workers=_WORKERS)
+        if state != "ready"
+    ]
 
 
 def refuse_archived(backup: str, archived: Sequence[Archived]) -> None:
@@ -100,28 +79,39 @@ def thaw(
     """
     reporter.phase("thaw", total(archived))
     pause = _FIRST_PAUSE
-    with _resumable(reporter):
+    accepted = threading.Event()
+    if any(item.state == "thawing" for item in archived):
+        accepted.set()
+    with _resumable(reporter, accepted):
         # Those that are being thawed already were asked for by an earlier run.
-        _ask(store, [item.key for item in archived if item.state == "archived"], days)
-        waiting = _look(store, archived, reporter, days)
+        _ask(store, [item.key for item in archived if item.state == "archived"], days, accepted)
+        waiting = _look(store, archived, reporter, days, accepted)
         while waiting:
             reporter.event("thawing", objects=len(waiting), bytes=total(waiting))
             sleep(pause)
             pause = min(pause * _GROWTH, _LAST_PAUSE)
-            waiting = _look(store, waiting, reporter, days)
+            waiting = _look(store, waiting, reporter, days, accepted)
 
 
-def _ask(store: Store, keys: Sequence[str], days: int) -> None:
-    for _ in ordered_map(lambda key: store.thaw(key, days), keys, workers=_WORKERS):
+def _ask(store: Store, keys: Sequence[str], days: int, accepted: threading.Event) -> None:
+    """Sets ``accepted`` as soon as the store has taken one."""
+
+    def ask(key: str) -> None:
+        store.thaw(key, days)
+        accepted.set()
+
+    for _ in ordered_map(ask, keys, workers=_WORKERS):
         pass
 
 
-def _look(store: Store, waiting: Sequence[Archived], reporter: Reporter, days: int) -> list[Archived]:
+def _look(
+    store: Store, waiting: Sequence[Archived], reporter: Reporter, days: int, accepted: threading.Event
+) -> list[Archived]:
     """Those of ``waiting`` that cannot be read yet. What was readable and is archived again is asked for anew."""
     states = list(ordered_map(lambda item: _availability(store, item.key), waiting, workers=_WORKERS))
     left = [(item, state) for item, state in zip(waiting, states, strict=True) if state != "ready"]
     reporter.advance(total(waiting) - total(item for item, _ in left))
-    _ask(store, [item.key for item, state in left if state == "archived"], days)
+    _ask(store, [item.key for item, state in left if state == "archived"], days, accepted)
     return [item for item, _ in left]
 
 
@@ -134,26 +124,16 @@ def _availability(store: Store, key: str) -> Availability:
 
 
 @contextmanager
-def _resumable(reporter: Reporter) -> Iterator[None]:
-    """Whatever ends the block says that nothing was lost."""
+def _resumable(reporter: Reporter, accepted: threading.Event) -> Iterator[None]:
+    """Whatever ends the block once the store has ``accepted`` something says that nothing was lost."""
     advice = "Run the same restore again: the store goes on thawing meanwhile."
     try:
         yield
     except KeyboardInterrupt:
-        reporter.warn(f"the wait for archived objects was interrupted. {advice}")
+        if accepted.is_set():
+            reporter.warn(f"the wait for archived objects was interrupted. {advice}")
         raise
     except StorageError as error:
-        error.hint = f"{error.hint or ''} {advice}".strip()
+        if accepted.is_set():
+            error.hint = f"{error.hint or ''} {advice}".strip()
         raise
-
-
-def _unreadable(store: Store, items: Iterable[StoredObject]) -> list[Archived]:
-    def look(item: StoredObject) -> tuple[StoredObject, Availability]:
-        return item, _availability(store, item.key)
-
-    cold = sorted((item for item in items if item.storage_class in ARCHIVE_CLASSES), key=lambda item: item.key)
-    return [
-        Archived(item.key, item.size, item.storage_class or "", state)
-        for item, state in ordered_map(look, cold, workers=_WORKERS)
-        if state != "ready"
-    ]

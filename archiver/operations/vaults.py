@@ -40,6 +40,15 @@ def vault_places(store: Store, source: str, vault: str = "") -> list[VaultPlace]
     return [place for place in (parse_vault_key(item.key) for item in items) if place is not None]
 
 
+def put_back(source: str, vault: str) -> str:
+    """What to do where ``vault`` has no file any more: a hint. Another file cannot be made: what is in it is lost."""
+    return (
+        f"Put what was below {vault_prefix(source, vault)} back from a copy of the destination, or, in a bucket with "
+        "versions, from an old version, which archiver's lifecycle rules never delete. If nothing was ever there, the "
+        "destination's url is not the one that belongs to this vault."
+    )
+
+
 def unlock_vault(store: Store, places: Sequence[VaultPlace], keyring: Keyring, recipient: str | None) -> OpenedVault:
     """Open one vault by any of its files ``places``, of which there is at least one.
 

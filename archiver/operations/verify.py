@@ -13,12 +13,12 @@ from functools import partial
 from pathlib import Path
 from typing import Literal
 
-from archiver.catalog.names import vault_prefix
 from archiver.catalog.records import EnvironmentRecord, FileRecord, ObjectRecord
 from archiver.errors import IntegrityError, NotFoundError
 from archiver.operations.archive import Archive
 from archiver.operations.assembly import Assembly
 from archiver.operations.history import Backup
+from archiver.operations.needs import check_vaults
 from archiver.operations.paths import item_path
 from archiver.progress import Reporter
 from archiver.sinks.environment import EnvironmentSink
@@ -53,7 +53,7 @@ def verify(
         objects = archive.objects(backup)
         placement = archive.placement(backup)
         archive.prove_contents(backup)
-        _check_vaults(archive, backup)
+        check_vaults(archive, backup)
         stored = _check_storage(archive.store, backup, objects, placement)
         if level == "storage":
             return Verified(backup, level, len(objects), stored)
@@ -63,15 +63,6 @@ def verify(
     except NotFoundError as error:
         raise IntegrityError(error.message, hint=error.hint) from error
     return Verified(backup, level, len(objects), stored, environments, files)
-
-
-def _check_vaults(archive: Archive, backup: Backup) -> None:
-    for vault in backup.manifest.vaults:
-        if next(archive.store.list(vault_prefix(archive.source, vault.id)), None) is None:
-            raise IntegrityError(
-                f"{archive.store.url} holds no key file of vault {vault.id}: nobody could restore",
-                hint="Put the vault's key file back from a copy of the destination.",
-            )
 
 
 def _check_storage(store: Store, backup: Backup, objects: dict[str, ObjectRecord], placement: dict[str, str]) -> int:

@@ -38,6 +38,8 @@ class Threat:
     need: Need
     key: str
     reason: str
+    end: datetime
+    """When the key would go."""
 
 
 def expired(stored: Iterable[Stored], terms: Mapping[str, Term], now: datetime) -> list[Deletion]:
@@ -81,7 +83,7 @@ def threatened(deletions: Iterable[Deletion], needs: Sequence[Need], now: dateti
     """Which of ``deletions`` a promise that is not over still needs."""
     going = {deletion.key: deletion for deletion in deletions}
     return [
-        Threat(need, key, going[key].reason)
+        Threat(need, key, going[key].reason, now)
         for need in needs
         if need.promise is None or need.promise > now
         for key in need.keys

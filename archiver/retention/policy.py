@@ -1,5 +1,6 @@
 """The policy: what the configuration promises, and what is left of it under the bucket's own rules."""
 
+import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -23,13 +24,11 @@ class Term:
     """Everything else, lease included; None: for ever."""
     every: Every | None = None
     storage_class: str | None = None
-    moved: bool = False
-    """Whether a rule of the bucket moves its data into an archive class some day."""
 
     @property
     def archived(self) -> bool:
         """Whether its objects must be thawed before they can be read, now or later."""
-        return self.moved or self.storage_class in ARCHIVE_CLASSES
+        return self.storage_class in ARCHIVE_CLASSES
 
     def outlasts(self, other: "Term") -> bool:
         """Whether it keeps at least as long as ``other``."""
@@ -50,8 +49,7 @@ def _term(name: str, retention: RetentionClass | None, rules: Sequence[Rule]) ->
     keep = None if retention is None else retention.keep
     data = None if retention is None else retention.keep + retention.lease
     keep = _least(keep, (rule for rule in rules if rule.meets(backups_of(name))))
-    touching = [rule for rule in rules if rule.meets(data_of(name))]
-    data = _least(data, touching)
+    data = _least(data, (rule for rule in rules if rule.meets(data_of(name))))
     if data is not None:
         keep = max(0, data - 1 if keep is None else min(keep, data - 1))
     return Term(
@@ -60,7 +58,6 @@ def _term(name: str, retention: RetentionClass | None, rules: Sequence[Rule]) ->
         data,
         None if retention is None else retention.every,
         None if retention is None else retention.storage_class,
-        moved=any(rule.archives_days is not None for rule in touching),
     )
 
 
@@ -72,19 +69,38 @@ def _least(days: int | None, rules: Iterable[Rule]) -> int | None:
 def wanted_rules(classes: Mapping[str, RetentionClass], *, versioned: bool) -> list[Rule]:
     """The rules, relative to the destination, that make a bucket keep what ``classes`` promise, and no longer.
 
-    Two per class, by name ``CLASS-backups`` and ``CLASS-data``; ``uploads``, which aborts incomplete uploads; and in a
-    bucket with versions ``versions`` and ``markers``. By prefix alone: some stores drop filters by size or tag without
-    a word.
+    Three per class, by name ``CLASS-backups``, ``CLASS-data`` and ``CLASS-rest``, which aborts incomplete uploads and
+    in a bucket with versions ends old ones and delete markers; and ``held-rest``, which deletes nothing current. By
+    prefix alone: some stores drop filters by size or tag without a word. None reaches ``vault/``: an old version may be
+    all that is left of a vault file that a thief has replaced. None reaches what is not archiver's.
     """
     rules = []
     for name, retention in sorted(classes.items()):
         rules.append(Rule(f"{name}-backups", backups_of(name), expires_days=retention.keep))
         rules.append(Rule(f"{name}-data", data_of(name), expires_days=retention.keep + retention.lease))
-    rules.append(Rule("uploads", "", aborts_days=ABORT_DAYS))
-    if versioned:
-        rules.append(Rule("versions", "", noncurrent_days=NONCURRENT_DAYS))
-        rules.append(Rule("markers", "", removes_markers=True))
-    return rules
+        rules.append(_rest(name, versioned=versioned))
+    return [*rules, _rest(HELD, versioned=versioned)]
+
+
+def _rest(name: str, *, versioned: bool) -> Rule:
+    return Rule(
+        f"{name}-rest",
+        all_of(name),
+        aborts_days=ABORT_DAYS,
+        noncurrent_days=NONCURRENT_DAYS if versioned else None,
+        removes_markers=versioned,
+    )
+
+
+def all_of(name: str) -> str:
+    """Below which prefix everything of a class lies, of all sources."""
+    return f"{name}/"
+
+
+def own_name(base: str) -> str:
+    """What the names of archiver's rules for a destination begin with, so that those of several in one bucket differ;
+    ``base`` is what its full keys begin with, empty or with a ``/`` at its end."""
+    return f"archiver-{hashlib.sha256(base.encode()).hexdigest()[:8]}-"
 
 
 def backups_of(name: str) -> str:

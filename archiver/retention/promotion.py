@@ -9,7 +9,7 @@ from archiver.retention.policy import Term
 from archiver.retention.rules import after, lasts
 
 RESCUE = timedelta(days=2)
-"""A backup whose promise ends so soon is copied into a longer class when no newer one could be made."""
+"""A backup whose promise ends so soon is copied into a longer class when no newer one was made for as long."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -19,6 +19,8 @@ class Known:
     backup: str
     started: datetime
     finished: datetime
+    promised: datetime
+    """Until when its manifest promises it, wherever it lies."""
     promises: Mapping[str, datetime | None]
     """By class in which a copy of it lies: until when that is promised; None: for ever."""
     lasting: bool = True
@@ -44,12 +46,12 @@ def beginning(moment: datetime, every: Every) -> datetime:
 
 
 def promotions(backups: Sequence[Known], terms: Mapping[str, Term], now: datetime) -> list[Promotion]:
-    """What is due at ``now``: for every calendar class the first finished backup of each period that has no copy there
-    and whose promise in that class is not over. Longest class first, so that shorter ones can refer to its copies.
+    """What is due at ``now``: for every calendar class the first finished backup of each period that has no copy
+    there, as long as the period's beginning and *keep* are not over: later its copy may have come and gone. Longest
+    class first, so that shorter ones can refer to its copies.
 
-    Idempotent: once they are carried out, nothing is due. Backups dated after ``now`` are left out. When the promise of
-    the period's first day is over, its copy may have come and gone: then only a backup goes in that is promised for
-    longer by it.
+    Idempotent: once they are carried out, nothing is due. Backups dated after ``now`` are left out. No backup goes
+    where it would be kept for less long than its manifest promises: it stands for its period where it is.
     """
     past = sorted((known for known in backups if known.started <= now), key=_finished)
     longest = sorted(terms.values(), key=_length, reverse=True)
@@ -61,17 +63,11 @@ def _due(past: Sequence[Known], term: Term, every: Every, now: datetime) -> Iter
     covered = {beginning(known.started, every) for known in past if term.name in known.promises}
     for known in past:
         period = beginning(known.started, every)
-        if period not in covered and known.lasting and _worthwhile(known, period, term, now):
+        over = after(period, term.keep)
+        if period not in covered and known.lasting and (over is None or over > now):
             covered.add(period)
-            yield Promotion(known.backup, term.name, f"the first of {_name(period, every)}")
-
-
-def _worthwhile(known: Known, period: datetime, term: Term, now: datetime) -> bool:
-    promise, last = after(known.started, term.keep), after(period, term.keep)
-    if promise is not None and promise <= now:
-        return False
-    late = last is not None and last <= now
-    return not (late and any(lasts(end, promise) for end in known.promises.values()))
+            if lasts(after(known.started, term.keep), known.promised):
+                yield Promotion(known.backup, term.name, f"the first of {_name(period, every)}")
 
 
 def _name(period: datetime, every: Every) -> str:
@@ -89,20 +85,22 @@ def _length(term: Term) -> tuple[bool, int, str]:
     return term.keep is None, term.keep or 0, term.name
 
 
-def rescue(backups: Sequence[Known], terms: Mapping[str, Term], now: datetime) -> Promotion | None:
-    """What a failed run saves: the newest backup, if all its promises end within ``RESCUE``, into the shortest class
-    that promises it for longer than that, else ``held``. None where there is nothing to save, or nowhere."""
+def rescue(backups: Sequence[Known], terms: Mapping[str, Term], now: datetime) -> list[Promotion]:
+    """How the newest backup is saved from lapsing, if all its promises end within ``RESCUE``: into the shortest class
+    that promises it for longer than that or, where that fails, into the next longer ones, ``held`` last. Empty where
+    there is nothing to save, or nowhere."""
     past = [known for known in backups if known.started <= now and known.lasting]
     if not past:
-        return None
+        return []
     newest = max(past, key=lambda known: (known.started, known.backup))
     soon = now + RESCUE
     if any(_beyond(end, soon) for end in newest.promises.values()):
-        return None
-    for term in sorted(terms.values(), key=_length):
-        if term.name not in newest.promises and _beyond(after(newest.started, term.keep), soon):
-            return Promotion(newest.backup, term.name, "the newest backup, and promised for less than two more days")
-    return None
+        return []
+    return [
+        Promotion(newest.backup, term.name, "the newest backup, and promised for less than two more days")
+        for term in sorted(terms.values(), key=_length)
+        if term.name not in newest.promises and _beyond(after(newest.started, term.keep), soon)
+    ]
 
 
 def _beyond(end: datetime | None, moment: datetime) -> bool:

@@ -36,6 +36,8 @@ def choose(
 
     In a class whose objects are archived, a key of that class itself will do: a further copy would be archived too.
     ``thaw`` names the key that lasts longest; one that has been thawed can be copied, which no listing shows.
+
+    Of what is held a copy is made only where there is nothing else: on some stores it is under a legal hold too.
     """
     found = [_Candidate(stored, name, terms.get(name)) for stored, name in candidates]
     found.sort(key=lambda candidate: candidate.rank(target))
@@ -66,9 +68,9 @@ class _Candidate:
         return self.stored.storage_class in ARCHIVE_CLASSES
 
     @property
-    def order(self) -> tuple[bool, datetime, str]:
-        """Greater is sure for longer."""
-        return self.sure is None, self.sure or self.stored.modified, self.stored.key
+    def order(self) -> tuple[bool, bool, datetime, str]:
+        """Greater is the better one to copy: sure for longer, and not held."""
+        return self.name != HELD, self.sure is None, self.sure or self.stored.modified, self.stored.key
 
     def rank(self, target: Term) -> tuple[bool, int, bool, float, str]:
         """Longest class first; of equal ones the target itself; in one class what is sure for longest."""

@@ -4,10 +4,10 @@ from typing import Any
 
 from archiver.errors import IntegrityError, NotFoundError, RefusedError
 from archiver.stores.base import StoredObject
-from archiver.stores.s3_archives import availability_of
+from archiver.stores.s3_archives import availability_in_truth
 from archiver.stores.s3_checksums import FIELD
 from archiver.stores.s3_connection import S3Connection
-from archiver.stores.s3_creation import S3Creation, locks
+from archiver.stores.s3_creation import S3Creation, is_held, locks
 from archiver.stores.s3_errors import S3_ERRORS, error_code, is_precondition_failure
 
 _LARGE = 64 << 20
@@ -34,7 +34,7 @@ class S3Copier:
         """
         connection = self._connection
         head = self._creation.head(source, with_checksum=True)
-        if availability_of(head) != "ready":
+        if availability_in_truth(connection, source, head) != "ready":
             raise RefusedError(
                 f"{connection.place(source)} must be thawed before it can be copied",
                 hint="Let the store restore it first, which may take hours: archiver restore --thaw asks for it.",
@@ -59,7 +59,7 @@ class S3Copier:
             if not is_precondition_failure(error):
                 raise connection.translated(error, "s3:PutObject", key) from error
         try:
-            if locks(fields):
+            if locks(fields) or is_held(head):
                 self._creation.relock(key, fields)
             return self._creation.settle(key, fields, checksum, size)
         except NotFoundError as error:

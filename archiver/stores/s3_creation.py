@@ -2,10 +2,11 @@
 
 import secrets
 from collections.abc import Mapping
+from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
+from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, RefusedError, StorageError
 from archiver.retention.attributes import Attribution
 from archiver.stores.base import StoredObject
 from archiver.stores.s3_checksums import compare
@@ -82,11 +83,18 @@ class S3Creation:
 
     def relock(self, key: str, fields: Mapping[str, Any]) -> None:
         """Lock ``key``, which the copy with ``fields`` has made, unless it is locked as they say: SeaweedFS gives a
-        copy the lock of its source instead."""
+        copy the lock of its source instead. A legal hold that is too much is taken off, where the credentials may: it
+        only keeps the key for longer. A retention that is too long stays, as S3 lets nobody shorten it."""
         head = self.head(key)
-        if head["Metadata"].get(_NONCE) != fields["Metadata"][_NONCE] or _lacking(fields, head) is None:
+        if head["Metadata"].get(_NONCE) != fields["Metadata"][_NONCE]:
             return
         client, address = self._connection.client, self._connection.address(key)
+        if is_held(head) and "ObjectLockLegalHoldStatus" not in fields:
+            off = address | {"LegalHold": {"Status": "OFF"}}
+            with suppress(RefusedError):
+                self._connection.call("s3:PutObjectLegalHold", key, lambda: client.put_object_legal_hold(**off))
+        if _lacking(fields, head) is None:
+            return
         if "ObjectLockMode" in fields:
             retention = {"Mode": fields["ObjectLockMode"], "RetainUntilDate": fields["ObjectLockRetainUntilDate"]}
             request = address | {"Retention": retention}
@@ -103,6 +111,11 @@ class S3Creation:
                 f"{self._connection.place(key)}: expected the store to encrypt with {wanted}, got {found or 'nothing'}",
                 hint="Remove the option sse: archiver encrypts all that is secret before it is sent.",
             )
+
+
+def is_held(head: Mapping[str, Any]) -> bool:
+    """Whether the answer to a HEAD tells of a legal hold."""
+    return bool(head.get("ObjectLockLegalHoldStatus") == "ON")
 
 
 def locks(fields: Mapping[str, Any]) -> bool:

@@ -87,10 +87,6 @@ _REFUSALS = {
         "the proxy wants a user name and a password",
         "Set HTTP_PROXY to http://USER:PASSWORD@HOST:PORT, or name the endpoint in NO_PROXY.",
     ),
-    "NotImplemented": (
-        "it does not support a feature of the request",
-        "Set the option conditional_writes to false, and checksum to none.",
-    ),
     "KeyTooLongError": ("the key is too long", "Use a shorter prefix."),
     "QuotaExceeded": ("its quota is used up", "Raise the quota, or choose another destination."),
 }
@@ -191,6 +187,12 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
             f"{endpoint} refused {action} on {place}: access to the key in KMS is denied",
             hint=f"Allow {right[0]} with that key to the credentials in use.",
         )
+    if code == "NotImplemented":
+        words = f": {_said(detail)}" if detail else ""
+        return refused(
+            f"{endpoint} refused {action} on {place}: it does not support a feature of the request{words}",
+            hint=_without(action, detail),
+        )
     if code in _REFUSALS:
         reason, hint = _REFUSALS[code]
         return refused(f"{endpoint} refused {action} on {place}: {reason}", hint=hint)
@@ -206,8 +208,24 @@ def translate(error: S3Error, *, action: str, place: str, endpoint: str) -> Arch
         return StorageError(
             f"{endpoint} failed {action} on {place}: {code or status}", hint="Try again when the store is healthy."
         )
-    text = " ".join(f"{code} {detail}".split()).rstrip(".")[:_LONGEST]
-    return refused(f"{endpoint} refused {action} on {place}: {text}", hint=_hint(code, detail, is_head=is_head))
+    return refused(
+        f"{endpoint} refused {action} on {place}: {_said(f'{code} {detail}')}",
+        hint=_hint(code, detail, is_head=is_head),
+    )
+
+
+def _said(text: str) -> str:
+    """The store's own words, as a message repeats them."""
+    return " ".join(text.split()).rstrip(".")[:_LONGEST]
+
+
+def _without(action: str, detail: str) -> str:
+    """What to do without a feature that the store does not have."""
+    if "object-lock" in detail.lower() or "object lock" in detail.lower():
+        return _LOCK
+    if action == "s3:PutObject":
+        return "Set the option conditional_writes to false, and checksum to none."
+    return "See docs/S3-COMPATIBILITY.md for what each command asks of a store."
 
 
 def _hint(code: str, detail: str, *, is_head: bool) -> str | None:

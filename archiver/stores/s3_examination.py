@@ -79,6 +79,11 @@ def is_missing_request(error: S3Error) -> bool:
     return _status(error) in (HTTPStatus.NOT_IMPLEMENTED, HTTPStatus.METHOD_NOT_ALLOWED)
 
 
+def is_aws(endpoint: str) -> bool:
+    """Whether ``endpoint``, a URL, is AWS's own, of which it is known what it has."""
+    return (urlsplit(endpoint).hostname or "").endswith(_AWS)
+
+
 def _status(error: S3Error) -> int:
     return error.response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0) if isinstance(error, ClientError) else 0
 
@@ -91,8 +96,7 @@ def _region(answer: Mapping[str, Any], endpoint: str) -> str | Unknown:
     """AWS names no region for its oldest one, and has an old name for the second; other stores may not have any."""
     named = answer.get("LocationConstraint")
     if not named:
-        host = urlsplit(endpoint).hostname or ""
-        return "us-east-1" if host.endswith(_AWS) else Unknown("the store names none")
+        return "us-east-1" if is_aws(endpoint) else Unknown("the store names none")
     return "eu-west-1" if named == "EU" else str(named)
 
 

@@ -7,11 +7,12 @@ from contextlib import contextmanager
 from typing import Any
 
 from archiver.errors import ArchiverError, BusyError, RefusedError, StorageError
+from archiver.retention.policy import own_name
 from archiver.retention.rules import Rule
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_errors import S3_ERRORS, S3Error, error_code
 from archiver.stores.s3_examination import is_denied, is_missing_request, reason
-from archiver.stores.s3_rules import Lifecycle, bucket_rules, enabled_rules, meanings, name_in, own_name, with_rules
+from archiver.stores.s3_rules import Lifecycle, bucket_rules, enabled_rules, meanings, name_in, with_rules
 
 READ = "s3:GetLifecycleConfiguration"
 WRITE = "s3:PutLifecycleConfiguration"

@@ -13,7 +13,7 @@ from archiver.stores.s3_checksums import FIELD, Checksum
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_creation import S3Creation
 from archiver.stores.s3_errors import S3_ERRORS, error_code
-from archiver.stores.s3_examination import is_denied, reason
+from archiver.stores.s3_examination import is_denied, is_missing_request, reason
 from archiver.stores.s3_facts import Rate, Trial, Unknown
 from archiver.stores.s3_multipart import abort_upload, open_uploads
 from archiver.stores.s3_options import MIB, S3Options
@@ -103,6 +103,21 @@ class S3Probe:
                 return self._connection.translated(error, "s3:DeleteObject", key)
             return reason(self._connection, error, "s3:DeleteObject", key)
         return "allowed"
+
+    def has_thaw(self, key: str) -> bool | Unknown:
+        """Whether the store has the request that makes archived objects readable: asked for ``key``, which must not
+        exist."""
+        request: Any = self._connection.address(key) | {
+            "RestoreRequest": {"Days": 1, "GlacierJobParameters": {"Tier": "Standard"}}
+        }
+        try:
+            self._connection.send("s3:RestoreObject", key, lambda: self._client.restore_object(**request))
+        except S3_ERRORS as error:
+            if is_missing_request(error):
+                return False
+            if error_code(error) not in ("NoSuchKey", "404"):
+                return reason(self._connection, error, "s3:RestoreObject", key)
+        return True
 
     def _begin(self, key: str) -> str:
         request = self._connection.address(key) | self._creation.fields(key)

@@ -3,7 +3,6 @@
 https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketLifecycleConfiguration.html has the elements.
 """
 
-import hashlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC
@@ -12,6 +11,7 @@ from xml.sax.saxutils import escape
 
 from archiver.config import ARCHIVE_CLASSES
 from archiver.errors import FormatError, RefusedError
+from archiver.retention.policy import own_name
 from archiver.retention.rules import Rule
 from archiver.stores.s3_xml import Element, Meaning, parse_xml
 
@@ -48,12 +48,6 @@ class Lifecycle:
     @property
     def enabled(self) -> list[Rule]:
         return [item.rule for item in self.rules if item.enabled]
-
-
-def own_name(base: str) -> str:
-    """What the names of archiver's rules for a destination begin with, so that those of several in one bucket differ;
-    ``base`` is what its full keys begin with, empty or with a ``/`` at its end."""
-    return f"archiver-{hashlib.sha256(base.encode()).hexdigest()[:8]}-"
 
 
 def full_rules(rules: Iterable[Rule], base: str) -> list[Rule]:

@@ -42,7 +42,9 @@ class Element:
         if found:
             return self.name, tuple(sorted(found, key=repr))
         text = self.text.strip()
-        value = text if self.name in words else _value(text)
+        if self.name in words:
+            return (self.name, text) if text else None
+        value = _value(text)
         return None if value in ("", "false") else (self.name, value)
 
 

@@ -11,13 +11,14 @@ module "replica" {
   source    = "../"
   providers = { aws = aws.replica }
 
-  bucket         = var.replica_bucket
-  classes        = var.classes
-  prefix         = var.prefix
-  object_lock    = var.object_lock
-  create_kms_key = var.kms == null ? false : var.kms.replica_key_arn == null
-  kms_key_arn    = var.kms == null ? null : var.kms.replica_key_arn
-  policies       = var.policies
+  bucket            = var.replica_bucket
+  classes           = var.classes
+  prefix            = var.prefix
+  object_lock       = var.object_lock
+  create_kms_key    = var.kms == null ? false : var.kms.replica_key_arn == null
+  kms_key_arn       = var.kms == null ? null : var.kms.replica_key_arn
+  policies          = var.policies
+  policy_statements = var.policy_statements
 }
 
 resource "aws_iam_role" "replication" {
@@ -36,7 +37,7 @@ resource "aws_iam_role" "replication" {
   })
 }
 
-# No s3:ReplicateDelete: what is deleted on one side stays on the other.
+# No s3:ReplicateDelete: what is deleted on one side stays on the other. New versions of a key do come over.
 resource "aws_iam_role_policy" "replication" {
   name = "replicate"
   role = aws_iam_role.replication.id
@@ -109,7 +110,8 @@ resource "aws_s3_bucket_replication_configuration" "this" {
       prefix = local.base
     }
 
-    # A thief who can delete in one region must not reach the other.
+    # Whoever deletes in one region deletes nothing in the other. He can still create a key anew, and that is copied: a
+    # new version there, under which the old one lies, for 7 days in a class and in held/, in vault/ for good.
     delete_marker_replication {
       status = "Disabled"
     }

@@ -49,6 +49,13 @@ variable "replication_time_control" {
   nullable    = false
 }
 
+variable "policy_statements" {
+  description = "Further statements of the second bucket's policy, as for the bucket to copy from."
+  type        = any
+  default     = []
+  nullable    = false
+}
+
 variable "policies" {
   description = "As for the bucket to copy from. The backup host does not write here."
   type        = set(string)

@@ -15,6 +15,9 @@ from archiver.stores.retry import Retry
 from tests.cli.checking import backup, check
 from tests.operations.privileges import OBEYING_MODES
 from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn
+from tests.servers.process import REPOSITORY
+
+PRICES = REPOSITORY / "docs" / "prices" / "example.toml"
 
 
 def edit(scene: Scene, old: str, new: str) -> None:
@@ -76,7 +79,20 @@ def test_no_configuration(scene: Scene) -> None:
     check(archiver("backup"), 2, "no configuration at archiver.toml or /etc/archiver/archiver.toml", "archiver init")
     check(archiver("backup", "--config", "/none.toml"), 2, "no configuration at /none.toml")
     check(archiver("list"), 2, "no configuration", "--from")
-    check(archiver("doctor"), 2, "no configuration")
+    for command in (
+        ["doctor"], ["backup"], ["promote"], ["hold", "latest"], ["release", "latest"], ["expire"],
+        ["cost", "--prices", str(PRICES)], ["lifecycle", "check"], ["lifecycle", "export", "--format", "json"],
+    ):  # fmt: skip
+        done = archiver(*command)
+        check(done, 2, "no configuration", "--config", "archiver.toml")
+        # They take none.
+        assert "--from" not in done.errors, command
+
+
+def test_a_missing_option_with_choices_is_told_in_one_line(scene: Scene) -> None:
+    done = archiver("lifecycle", "export", "--config", str(scene.config))
+    check(done, 2, "missing option '--format'. Choose from: terraform, json", "archiver lifecycle export --help")
+    assert "\\" not in done.errors
 
 
 def test_unknown_source_class_and_backup(scene: Scene) -> None:
@@ -98,7 +114,13 @@ def test_a_missing_or_foreign_signing_key(scene: Scene) -> None:
 
 def test_a_vault_that_nobody_could_open(scene: Scene) -> None:
     next(scene.destination.rglob("*.age")).unlink()
-    check(backup(scene), 2, "holds no key file of vault", "nobody could restore")
+    done = backup(scene)
+    check(
+        done, 2, "holds no key file of vault", "nobody could restore", "below vault/prod/", "from a copy", "old version"
+    )
+    assert "archiver init" not in done.errors
+    found = archiver("doctor", "--config", str(scene.config))
+    assert "hint: Put what was below vault/prod/" in found.output
 
 
 def test_a_destination_that_is_gone(scene: Scene) -> None:

@@ -10,8 +10,8 @@ from typing import Any
 import boto3
 import pytest
 
+from archiver.retention.policy import own_name
 from archiver.stores.destination import S3Destination, parse_destination
-from archiver.stores.s3_rules import own_name
 from tests.operations.scene import Done, Scene, archiver, make_scene
 from tests.servers.seaweed import LIMITED
 
@@ -63,13 +63,19 @@ def set_keep(scene: Scene, days: int) -> None:
     scene.config.write_text(scene.config.read_text().replace("keep = 35", f"keep = {days}"))
 
 
+def set_longer(scene: Scene) -> None:
+    scene.config.write_text(scene.config.read_text().replace("keep = 10", "keep = 50"))
+
+
 def test_from_no_rules_to_all(place: Place) -> None:
     before = place.rules()
     plan = place.run("plan", "--json")
     assert plan.code == 0, plan.errors
     assert plan.document["dry_run"] is True
     added = [change["rule"].removeprefix(place.own) for change in plan.document["changes"]]
-    assert added == ["daily-backups", "daily-data", "monthly-backups", "monthly-data", "uploads"]
+    assert added == [
+        "daily-backups", "daily-data", "daily-rest", "monthly-backups", "monthly-data", "monthly-rest", "held-rest"
+    ]  # fmt: skip
     checked = place.run("check", "--json")
     assert (checked.code, {item["severity"] for item in checked.document}) == (3, {"warning"})
     dry = place.run("apply", "--dry-run")
@@ -103,11 +109,12 @@ def test_drift_and_harm(place: Place) -> None:
     for rule in rules:
         if rule["ID"] == f"{place.own}daily-data":
             rule["Expiration"] = {"Days": 9}
-    place.put([rule for rule in rules if rule["ID"] != f"{place.own}uploads"])
+    place.put([rule for rule in rules if not rule["ID"].endswith("-rest")])
     done = place.run("check")
     assert done.code == 1
     assert "deletes after 9 days; expected: deletes after 42 days" in done.output
     assert "deletes after 9 days, too soon for data of daily" in done.output
+    assert "hint: Run archiver lifecycle apply, as an administrator" in done.output
     assert "no lifecycle rule aborts incomplete uploads" in done.output
     assert place.run("apply").code == 0
     assert place.run("check").code == 0
@@ -140,6 +147,28 @@ def test_a_change_that_would_break_a_promise(place: Place) -> None:
     assert document.document["dry_run"] is True
     assert place.run("plan").code == 4
     assert place.rules() == before
+
+
+def test_a_manifest_that_cannot_be_read(place: Place) -> None:
+    """Somebody may have planted it, to have the rules hit what it hides."""
+    assert place.run("apply").code == 0
+    key = "daily/backups/prod/20261122T020000Z-3f9c2a/manifest.json"
+    prefix = place.rules()[-1]["Filter"]["Prefix"].removesuffix("held/")
+    place.client.put_object(Bucket=place.bucket, Key=prefix + key, Body=b"{}")
+    before = place.rules()
+    set_keep(place.scene, 10)
+    for command in ("plan", "apply"):
+        done = place.run(command)
+        assert done.code == 4
+        assert f"{prefix}{key}: " in done.errors
+        assert "an administrator may delete these manifests" in done.output
+    assert place.run("apply", "--json").document["dry_run"] is True
+    assert place.rules() == before
+    set_longer(place.scene)
+    longer = place.run("apply")
+    assert longer.code == 3
+    assert f"{prefix}{key}: " in longer.errors
+    assert "deletes after 50 days" in place.run("show").output
 
 
 @pytest.mark.parametrize("place", ["seaweed"], indirect=True)

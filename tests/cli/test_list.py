@@ -121,3 +121,66 @@ def check_guarantee(scene: Scene, kept: timedelta, prefix: str, *arguments: str)
     assert timedelta() <= until - datetime.fromisoformat(document["started"]) - kept < timedelta(minutes=5)
     assert document["guaranteed_by"].startswith(prefix)
     assert document["guaranteed_by"].endswith(" expires" if prefix else "promised")
+
+
+def test_where_all_are_hidden_it_says_how_to_see_them(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    backup = scene.backup()
+    pass_time(monkeypatch, 36 * DAY)
+    for done in (listed(scene), archiver("verify", "--all", *scene.identity)):
+        assert done.code == 5
+        assert "has no backup of source 'prod' within its promise\nhint: archiver list --all " in done.errors
+    assert backup in listed(scene, "--all").output
+    assert "hint: archiver list --all shows " in archiver("show", "nothing", *scene.identity).errors
+
+
+def test_where_there_is_none_it_says_what_else_there_is(scene: Scene) -> None:
+    done = listed(scene)
+    assert (done.code, "hint: Sources of this destination: prod." in done.errors) == (5, True)
+
+
+def test_a_vault_without_a_key_file_is_damage_of_every_backup(scene: Scene) -> None:
+    """Nobody would open them; each is listed all the same, and what to do is said once."""
+    backups = [scene.backup(), scene.backup()]
+    files = list(path(scene, f"vault/{SOURCE}").rglob("*.age"))
+    assert files
+    for file in files:
+        file.unlink()
+    done = listed(scene)
+    assert done.code == 4
+    for backup in backups:
+        assert backup in done.output
+        assert f"warning: {backup}: {scene.url} holds no key file of vault " in done.errors
+    assert done.errors.count(f"hint: Put what was below vault/{SOURCE}/") == 1
+    assert "only sure until" not in done.errors
+    machine = listed(scene, "--json")
+    assert machine.code == 4
+    for document in machine.document:
+        assert document["guaranteed_until"] < document["promised_until"]
+        assert document["guaranteed_by"].endswith(" has no key file")
+        assert any("nobody could restore" in doubt for doubt in document["doubts"])
+
+
+@pytest.mark.parametrize("prefix", [f"vault/{SOURCE}/", "daily/data/"])
+def test_what_is_sure_for_less_long_than_promised_is_a_warning(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, prefix: str
+) -> None:
+    backups = [scene.backup(), scene.backup()]
+    monkeypatch.setattr(LocalStore, "rules", lambda _: [Rule("short", prefix, expires_days=2)])
+    done = listed(scene)
+    assert done.code == 3
+    for backup in backups:
+        (line,) = [line for line in done.errors.splitlines() if line.startswith(f"warning: {backup} ")]
+        assert " is promised until " in line
+        assert ", and only sure until " in line
+        assert f": {prefix}" in line
+        assert line.endswith(" expires")
+    assert done.errors.count("hint: archiver lifecycle check ") == 1
+
+
+def test_a_backup_past_its_promise_is_sure_of_nothing_and_no_news(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.backup()
+    monkeypatch.setattr(LocalStore, "rules", lambda _: [Rule("short", "daily/", expires_days=2)])
+    pass_time(monkeypatch, 36 * DAY)
+    assert (listed(scene, "--all").code, listed(scene, "--all").errors.count("only sure until")) == (0, 0)

@@ -220,7 +220,9 @@ def each(keys: set[str]) -> Callable[[Any], None]:
         ("show --identity card.txt", one(_BACKUP | {"label", "contents", "problems"})),
         (
             "verify --level data --identity card.txt",
-            each(_SIGNED | {"backup", "verified", "level", "objects", "stored_bytes", "environments", "files"}),
+            each(_SIGNED | {
+                "backup", "class", "verified", "level", "objects", "stored_bytes", "environments", "files",
+            }),
         ),
         (
             "restore --to out --identity card.txt",

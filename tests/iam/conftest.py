@@ -2,6 +2,7 @@
 
 import pytest
 
+from tests.iam.recording import Record, recorder
 from tests.iam.territory import Keys, Territory
 from tests.servers.process import S3Server
 
@@ -31,3 +32,8 @@ class Session:
 @pytest.fixture
 def session(monkeypatch: pytest.MonkeyPatch) -> Session:
     return Session(monkeypatch)
+
+
+@pytest.fixture
+def record(monkeypatch: pytest.MonkeyPatch) -> Record:
+    return recorder(monkeypatch)

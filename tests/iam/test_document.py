@@ -8,10 +8,12 @@ import pytest
 
 from archiver.config import DEFAULT_CLASSES
 from archiver.crypto.kms import encryption_context
+from tests.iam.cases import CASES
 from tests.iam.policies import (
     BUCKET,
     DIRECTORY,
     PREFIX,
+    ROLES,
     Authorization,
     Policy,
     allows,
@@ -51,8 +53,18 @@ def test_every_statement_is_tried() -> None:
 
 def test_the_statement_for_an_encrypted_bucket() -> None:
     # The bucket's deny for all else must not take it away again.
-    for action in ("kms:GenerateDataKey", "kms:Decrypt"):
-        assert allows(with_statement("backup-host", "UseKey"), Authorization(action, KEY))
+    for role in ("backup-host", "administrator"):
+        for action in ("kms:GenerateDataKey", "kms:Decrypt"):
+            assert allows(with_statement(role, "UseKey"), Authorization(action, KEY))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_who_creates_needs_data_keys(role: str) -> None:
+    """S3 asks for kms:GenerateDataKey for each object that is created in a bucket with SSE-KMS."""
+    creates = any(role in case.roles for case in CASES if case.call.operation in ("PutObject", "CopyObject"))
+    (sentence,) = re.findall(r"Add this statement to the policies of the ([a-z ]+)\.", " ".join(TEXT.split()))
+
+    assert creates == (role.replace("-", " ") in sentence.split(" and the "))
 
 
 def test_the_limit_on_locks() -> None:

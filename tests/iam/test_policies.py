@@ -21,9 +21,13 @@ from tests.iam.policies import (
     with_contents,
     without_prefix,
 )
+from tests.iam.test_document import STATEMENTS, TEXT
 
-SMALLEST_LIMIT = 2048
-"""Characters of the inline policies of one IAM user, white space not counted: the tightest of AWS's limits."""
+MANAGED_LIMIT = 6144
+"""Characters of a managed policy, white space not counted, as AWS documents it."""
+LONGEST_BUCKET = "b" * 63
+LONGEST_PREFIX = "p" * 150 + "/" + "p" * 149
+"""Of those that docs/iam/README.md promises to fit."""
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -41,11 +45,77 @@ def test_the_form_of_a_policy(role: str) -> None:
     names = [statement["Sid"] for statement in policy["Statement"]]
     assert len(set(names)) == len(names)
     assert all(re.fullmatch(r"[A-Za-z0-9]+", name) for name in names)
-    assert len("".join(text.split())) < SMALLEST_LIMIT
     filled = json.dumps(fill_in(policy, "some-bucket", "some/prefix"))
     assert "EXAMPLE" not in filled
     assert filled.count("some-bucket") == text.count(BUCKET)
     assert filled.count("some/prefix") == text.count(PREFIX)
+
+
+def size(policy: Policy) -> int:
+    """As AWS counts: without white space, of which there is none between these quotes."""
+    return len(json.dumps(policy, separators=(",", ":")))
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_a_policy_fits_with_the_longest_names(role: str) -> None:
+    policy = fill_in(load_policy(role), LONGEST_BUCKET, LONGEST_PREFIX)
+    for name in ("UseKey", "OpenVaults", "SealVaults"):
+        key = f"arn:aws:kms:ap-southeast-1:{0:012}:key/{'0' * 36}"
+        policy["Statement"].append({**STATEMENTS[name], "Resource": key})
+
+    assert len(LONGEST_PREFIX) == 300
+    assert "of up to 63 letters and a prefix of up to 300" in " ".join(TEXT.split())
+    assert size(policy) <= MANAGED_LIMIT
+
+
+def test_the_page_says_how_large_they_are() -> None:
+    rows = dict(re.findall(r"^\| ([a-z-]+) \| ([0-9,]+) \|", TEXT, re.MULTILINE))
+
+    assert rows == {role: f"{size(fill_in(load_policy(role), LONGEST_BUCKET, 'prod')):,}" for role in ROLES}
+
+
+ON_BUCKETS = """
+CreateBucket CreateBucketMetadataTableConfiguration DeleteBucket DeleteBucketMetadataTableConfiguration
+DeleteBucketPolicy DeleteBucketWebsite PauseReplication PutAccelerateConfiguration PutAnalyticsConfiguration
+PutBucketAcl PutBucketCORS PutBucketLogging PutBucketNotification PutBucketObjectLockConfiguration
+PutBucketOwnershipControls PutBucketPolicy PutBucketPublicAccessBlock PutBucketRequestPayment PutBucketTagging
+PutBucketVersioning PutBucketWebsite PutEncryptionConfiguration PutIntelligentTieringConfiguration
+PutInventoryConfiguration PutLifecycleConfiguration PutMetricsConfiguration PutReplicationConfiguration TagResource
+UntagResource UpdateBucketMetadataInventoryTableConfiguration UpdateBucketMetadataJournalTableConfiguration
+"""
+ON_OBJECTS = """
+AbortMultipartUpload BypassGovernanceRetention DeleteObject DeleteObjectTagging DeleteObjectVersion
+DeleteObjectVersionTagging InitiateReplication ObjectOwnerOverrideToBucketOwner PutObject PutObjectAcl
+PutObjectLegalHold PutObjectRetention PutObjectTagging PutObjectVersionAcl PutObjectVersionTagging ReplicateDelete
+ReplicateObject ReplicateTags RestoreObject UpdateObjectEncryption
+"""
+"""All that change something, of AWS's "Service Authorization Reference" for S3."""
+LEFT = {
+    "backup-host": {"AbortMultipartUpload", "PutObject", "PutObjectRetention"},
+    "restore-host": {"RestoreObject"},
+    "auditor": set[str](),
+    "administrator": {
+        "AbortMultipartUpload",
+        "DeleteObject",
+        "PutLifecycleConfiguration",
+        "PutObject",
+        "PutObjectLegalHold",
+        "PutObjectRetention",
+    },
+}
+"""What another policy could give each role on the bucket and its keys."""
+
+
+@pytest.mark.parametrize("role", ROLES)
+def test_every_change_but_those_of_the_role_is_denied_against_another_policy(role: str) -> None:
+    generous = load_policy(role)
+    generous["Statement"].append({"Effect": "Allow", "Action": "*", "Resource": "*"})
+    bucket = f"arn:aws:s3:::{BUCKET}"
+    asked = dict.fromkeys(ON_BUCKETS.split(), bucket) | dict.fromkeys(ON_OBJECTS.split(), f"{bucket}/{OBJECT}")
+
+    allowed = {action for action, where in asked.items() if allows(generous, Authorization(f"s3:{action}", where))}
+
+    assert allowed == LEFT[role]
 
 
 @pytest.mark.parametrize("role", ROLES)
@@ -90,6 +160,21 @@ def test_the_auditor_may_be_given_contents() -> None:
 def test_a_destination_without_a_prefix(role: str) -> None:
     policy = without_prefix(load_policy(role))
     own = [case for case in CASES if "prefix" not in case.name and "whole bucket" not in case.name]
+    # What docs/iam/README.md warns of: beside other applications' keys, it reaches theirs.
+    theirs = {
+        name: Call(operation, {"Bucket": BUCKET, "Key": "other/data/theirs", **more}).allowed_by(policy)
+        for name, operation, more in (
+            ("read", "GetObject", {}),
+            ("create", "PutObject", {"IfNoneMatch": "*"}),
+            ("delete", "DeleteObject", {}),
+        )
+    }
+    assert {name for name, is_allowed in theirs.items() if is_allowed} == {
+        "backup-host": {"read", "create"},
+        "restore-host": {"read"},
+        "auditor": set(),
+        "administrator": {"read", "delete"},
+    }[role]
     for case in own:
         parameters = json.loads(json.dumps(case.call.parameters, default=repr).replace(f"{PREFIX}/", ""))
         assert Call(case.call.operation, parameters).allowed_by(policy) == (role in case.roles), case.name

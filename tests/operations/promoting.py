@@ -130,7 +130,7 @@ def terms_of(**classes: RetentionClass) -> dict[str, Term]:
 
 
 def copy_site(site: Site, **classes: RetentionClass) -> CopySite:
-    return CopySite(site.archive(), terms_of(**classes))
+    return CopySite(site.archive(), terms_of(**classes), terms_of(**classes))
 
 
 def check_whole(archive: Archive, place: BackupPlace) -> None:

@@ -27,6 +27,7 @@ from archiver.errors import (
 from archiver.operations.archive import parse_time
 from archiver.operations.history import Backup, Unreadable
 from archiver.operations.objects import write_object
+from archiver.operations.vaults import put_back
 from tests.operations.archives import SOURCE, STARTED, TUNING, Site
 
 FIRST, SECOND, THIRD = "20261120T020000Z-0000aa", "20261121T020000Z-0000bb", "20261121T020000Z-0000cc"
@@ -423,8 +424,9 @@ def test_a_wrong_identity_learns_whose_would_be_right(site: Site) -> None:
 
 
 def test_a_missing_vault_is_named(site: Site) -> None:
-    with pytest.raises(NotFoundError, match="holds no key file of vault 0011223344556677"):
+    with pytest.raises(NotFoundError, match="holds no key file of vault 0011223344556677") as caught:
         site.archive().unlock(Vault(id="0011223344556677", recipient="age1other"))
+    assert caught.value.hint == put_back(SOURCE, "0011223344556677")
 
 
 def attackers_vault(site: Site) -> bytes:

@@ -1,23 +1,20 @@
 """archiver cost: the sums of a price file, of what is stored and of what a policy comes to."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.config import Config, RetentionClass, load_config
-from archiver.errors import ConfigError, NotFoundError
-from archiver.operations.cost import Habit, Measured, Pile, habits_of, measure
+from archiver.config import RetentionClass
+from archiver.errors import ConfigError
+from archiver.operations.cost import Habit, Measured, Pile
 from archiver.operations.estimate import MONTH, Estimate, Storage, estimate
-from archiver.operations.history import Backup
 from archiver.operations.prices import Prices, StoragePrices, load_prices
-from archiver.stores.base import StoredObject
-from tests.operations.archives import SOURCE, Site
+from tests.operations.archives import SOURCE
 from tests.operations.scene import Scene, archiver
 from tests.servers.process import REPOSITORY
 
@@ -30,7 +27,9 @@ COLD = StoragePrices(
 )
 PRICES = Prices(Path("prices.toml"), "EUR", "made up", 5.0, {"STANDARD": PLAIN, "DEEP_ARCHIVE": COLD})
 DAILY = RetentionClass(keep=35, lease=7)
-NIGHTLY = Habit(SOURCE, "daily", per_day=1.0, nights=30, objects=100.0, size=10.0 * GIB, lists=0.0)
+NIGHTLY = Habit(
+    SOURCE, "daily", per_day=1.0, nights=30, objects=100.0, size=10.0 * GIB, lists=0.0, shortfalls={1000: 0.0}
+)
 
 
 def estimated(
@@ -87,10 +86,32 @@ def test_the_least_that_a_storage_class_charges_is_charged() -> None:
     assert row(found.steady, "cold", "DEEP_ARCHIVE").cost == pytest.approx(180 / MONTH * 10 * 0.1)
     assert any("DEEP_ARCHIVE charges at least 180 days, and cold keeps its data for 40" in note for note in found.notes)
 
-    small = replace(NIGHTLY, objects=1_000_000.0, size=1_000_000.0)
+    small = replace(NIGHTLY, objects=1_000_000.0, size=1_000_000.0, shortfalls={1000: 999.0})
     found = estimated(small, daily=DAILY, cold=replace(cold, keep=391))
     assert row(found.steady, "cold", "DEEP_ARCHIVE").size == pytest.approx(400 / MONTH * 1_000_000 * 1000)
     assert any("at least 1000 bytes for an object" in note for note in found.notes)
+
+
+def charged(*sizes: int, known: bool = True) -> float:
+    """Bytes that a monthly copy in DEEP_ARCHIVE of a backup with objects of these sizes is charged for."""
+    short = sum(max(0, 1000 - size) for size in sizes) / len(sizes)
+    habit = replace(
+        NIGHTLY, objects=float(len(sizes)), size=float(sum(sizes)), shortfalls={1000: short} if known else {}
+    )
+    cold = RetentionClass(keep=400, lease=35, every="month", storage_class="DEEP_ARCHIVE")
+    return row(estimated(habit, daily=DAILY, cold=cold).steady, "cold", "DEEP_ARCHIVE").size / (435 / MONTH)
+
+
+def test_many_tiny_objects_beside_a_large_one_are_charged_one_by_one() -> None:
+    assert charged(10_000_000, *[1] * 5000) == pytest.approx(10_000_000 + 5000 * 1000)
+
+
+@given(st.lists(st.integers(0, 5000), min_size=1, max_size=30))
+def test_no_object_is_charged_for_less_than_the_least(sizes: list[int]) -> None:
+    truth = sum(max(1000, size) for size in sizes)
+
+    assert charged(*sizes) == pytest.approx(truth)
+    assert charged(*sizes, known=False) >= truth * (1 - 1e-9)
 
 
 def test_requests_of_a_month() -> None:
@@ -159,80 +180,6 @@ def test_twice_the_data_costs_twice_as_much_to_keep(size: float, per_day: float,
     assert costs[2] == pytest.approx(2 * costs[0])
 
 
-def backups(site: Site, *ids: str) -> list[Backup]:
-    for identifier in ids:
-        site.commit(identifier)
-    return [backup for backup in site.archive().backups() if isinstance(backup, Backup)]
-
-
-def test_what_is_usual_is_taken_from_the_last_thirty_days() -> None:
-    found = backups(
-        Site(), *(f"202611{day:02}T020000Z-{day:06x}" for day in (1, 3, 21, 23, 27)), "20261001T020000Z-abcdef"
-    )
-
-    (habit,) = habits_of(SOURCE, found, datetime(2026, 11, 29, tzinfo=UTC))
-
-    assert habit.nights == 5
-    assert habit.per_day == pytest.approx(4 / 26)
-    assert habits_of(SOURCE, found, datetime(2027, 3, 1, tzinfo=UTC)) == []
-
-
-def test_a_first_day_counts_as_nightly() -> None:
-    found = backups(Site(), "20261122T020000Z-aaaaaa", "20261122T021000Z-bbbbbb", "20261122T022000Z-cccccc")
-
-    (habit,) = habits_of(SOURCE, found, datetime(2026, 11, 22, 3, tzinfo=UTC))
-
-    assert habit.per_day == 1.0
-
-
-def test_a_copy_in_another_class_is_no_night() -> None:
-    (backup,) = backups(Site(), "20261122T020000Z-aaaaaa")
-    end = backup.manifest.promised_until
-    copied = replace(backup, promises={"monthly": end + timedelta(days=365), "daily": end})
-
-    (habit,) = habits_of(
-        SOURCE, [copied, replace(backup, promises={"monthly": None})], datetime(2026, 11, 23, tzinfo=UTC)
-    )
-
-    assert (habit.retention_class, habit.nights) == ("daily", 1)
-
-
-@pytest.fixture
-def config(scene: Scene) -> Config:
-    return load_config(scene.config)
-
-
-def test_what_is_stored_is_counted_by_class_and_storage_class(config: Config, monkeypatch: pytest.MonkeyPatch) -> None:
-    site = Site()
-    record = site.put_object(b"x" * 100)
-    site.commit(objects=[record])
-    site.store.create("stranger.txt", [b"12345"])
-    listed = site.store.list
-
-    def cold(prefix: str = "") -> Iterator[StoredObject]:
-        for item in listed(prefix):
-            yield replace(item, storage_class="DEEP_ARCHIVE" if ".tar." in item.key else None)
-
-    monkeypatch.setattr(site.store, "list", cold)
-    site.store.now = datetime(2026, 11, 23, tzinfo=UTC)
-    config = replace(config, trusted=(str(site.signing_key.verify_key),))
-
-    measured = measure(site.store, config, PRICES)
-
-    pile = measured.piles["daily", "DEEP_ARCHIVE"]
-    assert (pile.keys, pile.size, pile.small) == (1, record.stored_size, 1000 - record.stored_size)
-    assert measured.piles["stranger.txt", "STANDARD"].size == 5
-    assert sum(pile.size for pile in measured.piles.values()) == sum(item.size for item in listed())
-    assert [habit.source for habit in measured.habits] == [SOURCE]
-    with pytest.raises(ConfigError, match="DEEP_ARCHIVE"):
-        measure(site.store, config, replace(PRICES, storage={"STANDARD": PLAIN}))
-
-
-def test_without_a_backup_there_is_nothing_to_estimate_from(config: Config) -> None:
-    with pytest.raises(NotFoundError, match="no backup"):
-        measure(Site().store, config, PRICES)
-
-
 GOOD = 'currency = "EUR"\nnote = "n"\negress_gib = 0\n[storage.STANDARD]\ngib_month = 1\nput = 0.5\nget = 0\n'
 
 
@@ -296,6 +243,19 @@ def test_the_command(scene: Scene) -> None:
     assert sum(item["bytes"] for item in document["now"]) == stored
     assert document["nights"][0]["per_day"] == 1.0
     assert document["monthly_steady"] > document["monthly_now"] > 0
+
+
+def test_the_command_where_only_the_promoted_copy_of_today_is_left(scene: Scene) -> None:
+    scene.config.write_text(scene.config.read_text().replace('every = "never"\n', 'every = "month"\n'))
+    assert archiver("backup", "--config", str(scene.config)).code == 0
+    for path in scene.destination.glob("daily/backups/*/*/*"):
+        path.unlink()
+    assert list(scene.destination.glob("monthly/backups/*/*/manifest.json"))
+
+    done = archiver("cost", "--prices", str(EXAMPLE), "--config", str(scene.config))
+
+    assert done.code == 0, done.errors
+    assert "1.00 backups a day into daily" in done.output
 
 
 def test_the_command_needs_a_price_file(scene: Scene) -> None:

@@ -20,7 +20,7 @@ GOOD_RULES = (
     Rule("b", "p/daily/data/", expires_days=42),
     Rule("c", "p/monthly/backups/", expires_days=400),
     Rule("d", "p/monthly/data/", expires_days=407),
-    Rule("e", "p/", noncurrent_days=7),
+    *(Rule(f"e{name}", f"p/{name}/", noncurrent_days=7) for name in ("daily", "monthly", "held")),
     Rule("f", "p/", removes_markers=True),
 )
 GOOD = BucketSettings("us-east-1", "enabled", GOOD_RULES, ObjectLock("COMPLIANCE", 42), "AES256", (), public=False)
@@ -82,7 +82,7 @@ def test_object_lock_that_the_bucket_has_not() -> None:
 def test_old_versions_that_nothing_ends_count_only_where_there_are_any() -> None:
     rules = tuple(rule for rule in GOOD_RULES if rule.noncurrent_days is None)
     ((_, message),) = problems(of_settings(lifecycle=rules))
-    assert "no lifecycle rule deletes old versions of daily and monthly" in message
+    assert "no lifecycle rule deletes old versions of daily, monthly and held" in message
     assert problems(of_settings(lifecycle=rules, versioning="suspended")) == [("warning", message)]
     assert problems(of_settings(lifecycle=rules, versioning="off")) == []
     assert problems(of_settings(lifecycle=rules, versioning=Unknown("denied"))) == []
@@ -102,7 +102,7 @@ def test_no_rules() -> None:
     (kept_severity, kept), (parts_severity, parts) = of_rules()
     assert (kept_severity, parts_severity) == ("warning", "warning")
     assert "lets backups of daily and monthly expire" in kept
-    assert "aborts incomplete uploads of daily and monthly" in parts
+    assert "aborts incomplete uploads of daily, monthly and held" in parts
 
 
 def test_rules_for_some_of_the_classes() -> None:
@@ -111,7 +111,7 @@ def test_rules_for_some_of_the_classes() -> None:
     assert "lets backups of monthly expire" in message
     rules = [replace(GOOD_RULES[0], prefix="p/monthly/"), *GOOD_RULES[1:]]
     ((_, message),) = of_rules(*rules)
-    assert "aborts incomplete uploads of daily:" in message
+    assert "aborts incomplete uploads of daily and held:" in message
 
 
 @pytest.mark.parametrize(

@@ -4,6 +4,7 @@ import secrets
 from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import replace
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,16 @@ import boto3
 import pytest
 
 from archiver.errors import StorageError
-from archiver.operations.doctor_destination import endpoint_findings, permission_findings, speed_finding
-from archiver.stores.destination import S3Destination, parse_destination
+from archiver.operations.doctor_destination import (
+    endpoint_findings,
+    permission_findings,
+    reach,
+    speed_finding,
+    thaw_findings,
+)
+from archiver.stores.destination import FileDestination, S3Destination, parse_destination
+from archiver.stores.journal import Journal
+from archiver.stores.local import LocalStore
 from archiver.stores.s3_facts import Permissions, Rate, Speed, Unknown
 from tests.operations.doctor_help import problems
 from tests.operations.scene import Done, Scene, archiver, make_scene
@@ -41,6 +50,26 @@ ALL_ALLOWED = Permissions("allowed", "allowed", "allowed", "allowed", DENIED)
 def test_plain_http(endpoint: str, severities: list[str]) -> None:
     found = problems(endpoint_findings("destination", endpoint))
     assert [severity for severity, _ in found] == severities
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (-30, None),
+        (90, "90 seconds ahead of"),
+        (-600, "10 minutes behind"),
+        (7300, "2 hours ahead of"),
+        (-86400 * 3 - 400, "3 days behind"),
+        (86400 * 4000, "4,000 days ahead of"),
+    ],
+)
+def test_a_clock_that_is_wrong_is_told_in_human_units(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, seconds: int, said: str | None
+) -> None:
+    monkeypatch.setattr(LocalStore, "clock", lambda _: datetime.now(UTC) - timedelta(seconds=seconds))
+    store = LocalStore(tmp_path, Journal(None))
+    found = problems(reach(FileDestination(tmp_path), store))
+    assert found == ([] if said is None else [("warning", f"this host's clock is {said} the store's")])
 
 
 def test_permissions_as_they_should_be() -> None:
@@ -94,6 +123,23 @@ def test_speed_in_words_and_numbers() -> None:
         "down_seconds": None,
         "down_bytes_per_second": None,
     }
+
+
+@pytest.mark.parametrize(
+    ("found", "endpoint", "expected"),
+    [
+        (True, "https://s3.example", []),
+        (False, "https://s3.example", ["the store has no RestoreObject"]),
+        (Unknown("denied"), "https://s3.example", ["it is not known whether the store can thaw: denied"]),
+        (Unknown("denied"), "https://s3.eu-west-1.amazonaws.com", []),
+    ],
+)
+def test_archive_classes_of_a_store_that_may_have_none(
+    found: bool | Unknown, endpoint: str, expected: list[str]
+) -> None:
+    told = problems(thaw_findings("s3://b/p", "class monthly (GLACIER)", found, endpoint))
+    assert [severity for severity, _ in told] == ["warning"] * len(expected)
+    assert [message for _, message in told if not any(words in message for words in expected)] == []
 
 
 # Over servers.
@@ -168,7 +214,7 @@ def test_a_bucket_without_rules(place: Place) -> None:
     place.client.delete_bucket_lifecycle(Bucket=place.bucket)
     expiration, abortion, *_ = messages(place.examine(), "warning")
     assert "no lifecycle rule lets backups of daily and monthly expire" in expiration
-    assert "no lifecycle rule aborts incomplete uploads of daily and monthly" in abortion
+    assert "no lifecycle rule aborts incomplete uploads of daily, monthly and held" in abortion
 
 
 def test_object_lock_in_a_bucket_without_it(place: Place) -> None:
@@ -189,6 +235,25 @@ def test_a_bucket_with_versions_gets_no_delete_marker(place: Place) -> None:
     assert place.content() == before
     assert facts(done, "permissions")["delete"] is None
     assert any("would leave a delete marker" in message for message in messages(done, "ok"))
+
+
+@pytest.mark.parametrize(
+    ("place", "severity", "message"),
+    [
+        ("localstack", "ok", "the store can thaw what lies in class monthly (GLACIER)"),
+        ("seaweed", "warning", "class monthly (GLACIER): the store has no RestoreObject"),
+    ],
+    indirect=["place"],
+)
+def test_a_class_that_is_archived(place: Place, severity: str, message: str) -> None:
+    text = place.scene.config.read_text()
+    assert "\n[class.monthly]\n" in text
+    text = text.replace("[class.monthly]\n", '[class.monthly]\nstorage_class = "GLACIER"\n')
+    place.scene.config.write_text(text)
+    before = place.content()
+    done = place.examine()
+    assert place.content() == before
+    assert [text.startswith(message) for text in messages(done, severity)].count(True) == 1
 
 
 def test_rules_of_a_bucket_are_compared_with_the_classes(place: Place) -> None:

@@ -73,9 +73,10 @@ def expire(site: Site, now: datetime, classes: Mapping[str, RetentionClass] = CL
     before = keys(site)
     expiry = plan(site, now, classes)
     assert keys(site) == before, "planning deletes nothing"
-    carry_out(site.store, expiry, Silent())
+    done = carry_out(site.store, expiry, Silent())
     gone = before - keys(site)
     assert gone == {deletion.key for deletion in expiry.deletions}
+    assert done == expiry
     return gone
 
 
@@ -439,8 +440,12 @@ def test_what_somebody_else_deleted_meanwhile_is_no_error(site: Site) -> None:
     site.store.remove(expiry.deletions[0].key)
     site.store.remove(expiry.deletions[-1].key)
 
-    carry_out(site.store, expiry, Silent())
+    done = carry_out(site.store, expiry, Silent())
 
+    # Nor is it told of as deleted.
+    assert done.deletions == expiry.deletions[1:-1]
+    assert done.backups == [item for item in expiry.backups if item[0].manifest != expiry.deletions[0].key]
+    assert len(done.backups) == len(expiry.backups) - 1
     assert expire(site, OLD_DATA_GO) == set()
 
 
@@ -466,7 +471,10 @@ def test_the_command(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patch:
         past(patch, timedelta(days=50))
         old = scene.backup()
-    new = scene.backup()
+    with monkeypatch.context() as patch:
+        # Not so long after it that a run would save it first.
+        past(patch, timedelta(days=20))
+        new = scene.backup()
     config = ("--config", str(scene.config))
     before = files(scene)
 

@@ -284,6 +284,44 @@ def test_a_stolen_key_can_raise_an_alarm_only_until_it_is_revoked(story: Story) 
     assert survey(story.archive(backup_time(IDS[4]) + timedelta(hours=1))).removed == []
 
 
+def plant_copy(story: Story, retention_class: str, *, began: datetime | None) -> BackupPlace:
+    """All of the oldest backup but its objects and ``terms.json``, in the second in which its manifest was made."""
+    store, original = story.site.store, story.places[0]
+    planted = BackupPlace(retention_class, SOURCE, original.backup)
+    if began is not None:
+        store._objects[planted.started] = b"", began
+    for name in ("objects", "contents", "placement", "signature", "manifest"):
+        key = getattr(original, name)
+        store._objects[getattr(planted, name)] = store.bytes_of(key), store.stat(original.manifest).modified
+    return planted
+
+
+@pytest.mark.parametrize("retention_class", ["aaa", "zzz"])
+@pytest.mark.parametrize("late", [None, timedelta(seconds=1), timedelta(minutes=3)])
+def test_a_copy_planted_within_the_second_does_not_pass_for_the_original(
+    story: Story, retention_class: str, late: timedelta | None
+) -> None:
+    """Whatever it is called, and though it has no terms: its thief learned the id from the run's first key."""
+    original, store = story.places[0], story.site.store
+    began = backup_time(IDS[0])
+    store._objects[original.started] = b"", began
+    planted = plant_copy(story, retention_class, began=None if late is None else began + late)
+    store.lists.clear()
+    found = story.archive().find(IDS[0])
+    assert (found.place, found.places) == (original, (original, planted))
+    assert {original.started, planted.started} <= set(store.lists)
+
+
+def test_first_keys_are_looked_for_only_within_a_second(story: Story) -> None:
+    planted = plant_copy(story, "zzz", began=None)
+    store = story.site.store
+    data, modified = store._objects[planted.manifest]
+    store._objects[planted.manifest] = data, modified + timedelta(seconds=1)
+    store.lists.clear()
+    assert story.archive().find(IDS[0]).place == story.places[0]
+    assert [prefix for prefix in store.lists if prefix.endswith(".started")] == []
+
+
 class Refusing(LocalStore):
     """Does not give the keys that contain ``refused``."""
 

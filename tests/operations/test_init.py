@@ -290,6 +290,29 @@ def test_a_configuration_that_cannot_be_written_at_last_is_told(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["destination", "media"]
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["--config", "missing/archiver.toml"], ["--card", "missing/card.txt"], ["--config", "c" * 252]],
+    ids=["signing key", "card", "configuration"],
+)
+def test_what_cannot_be_written_here_is_told_with_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = archiver("init", "--to", (tmp_path / "destination").as_uri(), "--source", "prod", "--media", ".", *arguments)
+    check(done, 1, "hint: Run archiver init in a directory that this user may write", "--config and --card")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_bucket_gets_its_rules_next(localstack_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    done = archiver("init", "--to", localstack_url, "--source", "prod", "--media", ".")
+    assert done.code == 0, done.errors
+    *_, first, second = done.output.splitlines()
+    assert first == "Next, with an administrator's credentials: archiver lifecycle apply --config archiver.toml"
+    assert second.endswith("archiver doctor --config archiver.toml, and archiver backup prod")
+
+
 def test_one_operator_cannot_open_the_others_vault(tmp_path: Path) -> None:
     for name in ("one", "two"):
         make_environment(tmp_path / name, 20)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from archiver.config import Config, parse_config
@@ -16,7 +16,7 @@ from archiver.errors import RefusedError, StorageError, UsageError
 from archiver.operations.lifecycle import RuleSite, examine_rules, open_rule_site, overdue, owner_of, show_rules
 from archiver.operations.lifecycle_export import lifecycle_configuration, terraform_variables
 from archiver.operations.lifecycle_plan import Plan, apply_plan, check_rules, make_plan
-from archiver.retention.policy import wanted_rules
+from archiver.retention.policy import own_name, wanted_rules
 from archiver.retention.rules import Rule
 from archiver.stores.journal import Journal
 from archiver.stores.local import LocalStore
@@ -27,7 +27,6 @@ from archiver.stores.s3_rules import (
     enabled_rules,
     full_rules,
     meaning_of,
-    own_name,
 )
 from tests.operations.archives import STARTED, CountingStore, Site
 
@@ -88,7 +87,7 @@ def wanted(classes: str = "", *, versioned: bool = True) -> list[Rule]:
 
 
 EVERYTHING = [
-    "daily-backups", "daily-data", "monthly-backups", "monthly-data", "uploads", "versions", "markers"
+    "daily-backups", "daily-data", "daily-rest", "monthly-backups", "monthly-data", "monthly-rest", "held-rest"
 ]  # fmt: skip
 
 
@@ -105,23 +104,33 @@ def test_an_empty_bucket_gets_all_rules_once() -> None:
     assert check_rules(site(bucket)) == []
 
 
-@pytest.mark.parametrize(("versioned", "expected"), [(True, EVERYTHING), (None, EVERYTHING), (False, EVERYTHING[:5])])
-def test_rules_for_versions_only_where_there_are_any(versioned: bool | None, expected: list[str]) -> None:
-    assert [name for _, name in names(make_plan(site(Bucket(versioned=versioned))))] == expected
+@pytest.mark.parametrize(("versioned", "expected"), [(True, True), (None, True), (False, False)])
+def test_versions_end_only_where_there_are_any(versioned: bool | None, expected: bool) -> None:
+    plan = make_plan(site(Bucket(versioned=versioned)))
+    assert [name for _, name in names(plan)] == EVERYTHING
+    ends = [rule.noncurrent_days is not None for rule in plan.wanted if rule.name.endswith("-rest")]
+    assert ends == [expected] * 3
+
+
+MARKERS = "removes delete markers that hide nothing"
 
 
 def test_what_changes_has_a_reason() -> None:
     stale = Rule(f"{OWN}gone-data", "p/gone/data/", expires_days=3)
-    elsewhere = Rule(f"{OWN}uploads", "x/", aborts_days=7)
-    kept = [rule for rule in wanted() if not rule.name.endswith(("daily-data", "uploads", "markers"))]
+    elsewhere = Rule(f"{OWN}daily-rest", "x/", aborts_days=7)
+    kept = [rule for rule in wanted() if not rule.name.endswith(("daily-data", "daily-rest", "held-rest"))]
     bucket = Bucket([*kept, Rule(f"{OWN}daily-data", "p/daily/data/", expires_days=30), elsewhere, stale])
-    bucket.disabled.add(f"{OWN}versions")
+    bucket.disabled.add(f"{OWN}monthly-data")
     plan = make_plan(site(bucket))
     assert {(change.action, change.name.removeprefix(OWN), change.reason) for change in plan.changes} == {
         ("change", "daily-data", "deletes after 30 days; expected: deletes after 42 days"),
-        ("change", "uploads", "it is for x/, expected p/"),
-        ("change", "versions", "it is disabled; expected: deletes old versions after 7 days"),
-        ("add", "markers", "removes delete markers that hide nothing"),
+        ("change", "daily-rest", "it is for x/, expected p/daily/"),
+        ("change", "monthly-data", "it is disabled; expected: deletes after 435 days"),
+        (
+            "add",
+            "held-rest",
+            " and ".join(["aborts uploads after 7 days", "deletes old versions after 7 days", MARKERS]),
+        ),
         ("remove", "gone-data", "the configuration asks for no such rule"),
     }
     told = [problem.message for problem in check_rules(site(bucket)) if "is not as archiver" in problem.message]
@@ -135,6 +144,7 @@ def backups(bucket: Bucket, *nights: int, **changes: Any) -> Site:
     made = Site(bucket)
     for night in nights:
         started = STARTED + timedelta(days=night)
+        at(bucket, night)
         stored = [made.put_object(b"data")]
         made.commit(f"{started:%Y%m%dT%H%M%SZ}-3f9c2a", objects=stored, **changes)
     return made
@@ -171,6 +181,7 @@ def test_a_lease_may_shrink_and_a_class_may_grow() -> None:
     keep=st.integers(7, 60),
     lease=st.integers(1, 20),
 )
+@example(nights={2}, now=0, keep=35, lease=1)
 def test_what_is_not_refused_breaks_nothing(nights: set[int], now: int, keep: int, lease: int) -> None:
     """Against the definition: a promise is broken when a key goes before its end."""
     bucket = Bucket(wanted())
@@ -201,7 +212,35 @@ def test_what_cannot_be_read_is_told() -> None:
     plan = make_plan(site(bucket, daily(10)))
     assert plan.broken == []
     (line,) = plan.unread
-    assert line.startswith("20261122T020000Z-3f9c2a of prod: ")
+    assert line.startswith(f"20261122T020000Z-3f9c2a of prod, p/{place.manifest}: ")
+
+
+@pytest.mark.parametrize(
+    ("classes", "refused"),
+    [
+        (daily(34), True),
+        (daily(35, 6), True),
+        (daily(36), False),
+        (daily(36, 5), True),
+        (f'{daily(36)}\n[class.weekly]\nkeep = 90\nevery = "week"', True),
+    ],
+)
+def test_what_cannot_be_read_may_be_needed(classes: str, refused: bool) -> None:
+    bucket = Bucket(wanted())
+    place = Site(bucket).commit()
+    assert not make_plan(site(bucket, classes)).unread
+    bucket.overwrite(place.manifest, b"{}")
+    plan = make_plan(site(bucket, classes))
+    assert (plan.broken, plan.refused) == ([], refused)
+
+
+def test_what_cannot_be_read_is_no_matter_where_nothing_goes_sooner() -> None:
+    bucket = Bucket([rule for rule in wanted() if not rule.name.endswith("-rest")])
+    bucket.overwrite(Site(bucket).commit().manifest, b"{}")
+    plan = make_plan(site(bucket))
+    assert (bool(plan.unread), plan.refused, len(plan.changes)) == (True, False, 3)
+    bucket.disabled.add(f"{OWN}daily-data")
+    assert make_plan(site(bucket)).refused
 
 
 def test_a_store_that_fails_is_not_taken_for_an_empty_one(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -227,6 +266,24 @@ def test_what_is_broken_already_is_no_reason_to_refuse() -> None:
     assert "lifecycle rule 'theirs' deletes after 20 days" in error.message
 
 
+MONTHLY = '[class.monthly]\nkeep = {}\nlease = 35\nevery = "month"'
+
+
+def test_what_is_broken_a_little_may_not_be_broken_more() -> None:
+    """A rule of somebody else that takes one day of 400 must not open the way to take 340 more."""
+    bucket = Bucket([*wanted(), Rule("theirs", "p/monthly/", expires_days=399)])
+    Site(bucket).commit(retention_class="monthly", keep_days=400, lease_days=35)
+    at(bucket, 1)
+    shorter = site(bucket, MONTHLY.format(60))
+    assert make_plan(shorter).broken
+    assert make_plan(site(bucket, MONTHLY.format(399))).broken == []
+    bucket.rules_there[-1] = Rule("theirs", "p/monthly/", expires_days=399, sized=True)
+    assert make_plan(shorter).broken
+    # It may never act: then ours alone would break the promise.
+    bucket.rules_there[-1] = Rule("theirs", "p/monthly/", expires_days=20, sized=True)
+    assert make_plan(shorter).broken
+
+
 def test_a_class_that_left_the_configuration_ends_as_promised() -> None:
     """Its rules go when it is empty: else what it holds would stay for ever."""
     weekly = '[class.weekly]\nkeep = 90\nlease = 7\nevery = "week"'
@@ -238,10 +295,53 @@ def test_a_class_that_left_the_configuration_ends_as_promised() -> None:
     for item in list(bucket.list("weekly/")):
         bucket.remove(item.key)
     assert place.manifest.startswith("weekly/")
-    assert names(make_plan(site(bucket))) == [("remove", "weekly-backups"), ("remove", "weekly-data")]
+    gone = [("remove", f"weekly-{name}") for name in ("backups", "data", "rest")]
+    assert names(make_plan(site(bucket))) == gone
+
+
+def test_a_class_that_left_the_configuration_and_has_no_rules_is_told() -> None:
+    """Another tool's export has dropped them."""
+    bucket = Bucket(wanted())
+    place = Site(bucket).commit(retention_class="weekly")
+    bucket.create("p2/data/prod/customers.csv", [b"x"])
+    bucket.create("notes/data/x", [b"x"])
+    (problem,) = check_rules(site(bucket))
+    assert problem.severity == "warning"
+    assert problem.message.startswith("class weekly is not in the configuration, is not empty, and has no lifecycle")
+    assert "[class.weekly]" in problem.hint
+    # Until its data are gone, too.
+    bucket.remove(place.manifest)
+    bucket.remove(place.signature)
+    assert len(check_rules(site(bucket))) == 1
+    bucket.rules_there.append(Rule("theirs", "p/weekly/", expires_days=9))
+    assert check_rules(site(bucket)) == []
+
+
+class WholeBucket(Bucket):
+    """Keys without a prefix."""
+
+    def full_key(self, key: str) -> str:
+        return key
+
+
+def test_a_destination_without_a_prefix_that_is_not_alone() -> None:
+    rules = full_rules(wanted_rules(config().classes, versioned=True), "")
+    bucket = WholeBucket(rules)
+    for name in ("daily", "held", "weekly"):
+        Site(bucket).commit(retention_class=name)
+    bucket.create("vault/prod/0011223344556677/alice.age", [b"x"])
+    rules += [Rule("weekly", "weekly/", expires_days=9)]
+    bucket.rules_there = rules
+    assert check_rules(site(bucket)) == []
+    for name in ("web", "logs", "a", "b"):
+        bucket.create(f"{name}/data/x", [b"x"])
+    (problem,) = check_rules(site(bucket))
+    assert "has no prefix, and shares its bucket with a, b, logs and 1 more" in problem.message
+    assert "a bucket of its own" in problem.hint
 
 
 def test_nothing_of_ours_may_end_what_is_held() -> None:
+    """But for old versions and uploads."""
     bucket = Bucket([*wanted(), Rule(f"{OWN}held-data", "p/held/data/", expires_days=400)])
     Site(bucket).commit(retention_class="held")
     assert names(make_plan(site(bucket))) == [("remove", "held-data")]

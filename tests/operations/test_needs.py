@@ -6,14 +6,19 @@ from datetime import datetime, timedelta
 import pytest
 
 from archiver.catalog.lines import encode_lines
-from archiver.catalog.names import backup_time
+from archiver.catalog.manifest import Vault
+from archiver.catalog.names import backup_time, vault_prefix
 from archiver.catalog.records import PLACEMENT, PlacementRecord
 from archiver.config import DEFAULT_CLASSES
-from archiver.errors import NotFoundError, RefusedError, StorageError
+from archiver.crypto.recipients import vault_id
+from archiver.crypto.x25519 import X25519Identity
+from archiver.errors import IntegrityError, NotFoundError, RefusedError, StorageError
 from archiver.operations.history import Backup
 from archiver.operations.needs import (
     Guarantee,
+    Standing,
     best,
+    check_vaults,
     destination_rules,
     guarantee,
     key_sure_until,
@@ -293,3 +298,117 @@ def test_standings_tell_of_damage_only_while_it_is_promised(site: Site) -> None:
     assert damage.startswith(f"the copy of {BACKUP} in class daily is damaged: ")
     assert damage.endswith("and 2 more keys are missing, or not what they should be")
     assert standing(STARTED + 35 * DAY) == (guaranteed, ())
+
+
+def standing_of(site: Site, rules: Sequence[Rule] | None, monkeypatch: pytest.MonkeyPatch) -> Standing:
+    """How the backup stands under ``rules``."""
+    monkeypatch.setattr(site.store, "rules", lambda: rules)
+    (found,) = standings(site.archive(), [site.archive().find()], None, site.store.now)
+    return found
+
+
+def vault_keys(site: Site) -> list[str]:
+    return [item.key for item in site.store.list(vault_prefix(SOURCE, site.vault_id))]
+
+
+def test_without_a_key_file_of_its_vault_no_copy_is_worth_anything(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (key,) = vault_keys(site)
+    assert standing_of(site, None, monkeypatch) == Standing(Guarantee(STARTED + 400 * DAY, "promised"))
+    site.store.remove(key)
+    # What is called otherwise opens nothing.
+    site.store.create(f"{vault_prefix(SOURCE, site.vault_id)}README", [b"garbage"])
+    found = standing_of(site, None, monkeypatch)
+    assert found.guarantee == (site.store.now, f"vault {site.vault_id} has no key file")
+    url = site.store.url
+    assert found.damage == (f"{BACKUP}: {url} holds no key file of vault {site.vault_id}: nobody could restore",)
+    assert found.shortfall is None
+    (hint,) = found.hints
+    assert hint.startswith(f"Put what was below {vault_prefix(SOURCE, site.vault_id)} back from a copy")
+    with pytest.raises(IntegrityError, match=f"holds no key file of vault {site.vault_id}") as caught:
+        check_vaults(site.archive(), site.archive().find())
+    assert caught.value.hint == hint
+    site.store.now = STARTED + 400 * DAY
+    assert standing_of(site, None, monkeypatch).damage == ()
+
+
+def test_each_vault_that_a_backup_names_is_needed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After keys rotate objects may be sealed to an older one."""
+    site = trial_site()
+    other = str(X25519Identity.generate().recipient)
+    site.commit(BACKUP, vaults=[site.manifest_vault, Vault(id=vault_id(other), recipient=other)])
+    (damage,) = standing_of(site, None, monkeypatch).damage
+    assert f"vault {vault_id(other)}" in damage
+    with pytest.raises(IntegrityError, match=vault_id(other)):
+        check_vaults(site.archive(), site.archive().find())
+
+
+def test_a_vault_lasts_as_long_as_the_longest_lasting_of_its_files(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    (first,) = vault_keys(site)
+    rule = Rule("foreign", vault_prefix(SOURCE), expires_days=20)
+    found = standing_of(site, [rule], monkeypatch)
+    end = site.store.stat(first).modified + 20 * DAY
+    assert found.guarantee == (end, f"{first} expires")
+    promise = STARTED + 400 * DAY
+    assert found.damage == ()
+    assert found.shortfall == (
+        f"{BACKUP} is promised until {promise:%Y-%m-%dT%H:%M:%SZ}, and only sure until {end:%Y-%m-%dT%H:%M:%SZ}: "
+        f"{first} expires"
+    )
+    assert "archiver lifecycle check" in found.hints[0]
+    second = site.put_vault("bob", site.operator.recipient)
+    later = site.store.stat(second).modified + 20 * DAY
+    assert later > end
+    assert standing_of(site, [rule], monkeypatch).guarantee == (later, f"{second} expires")
+    # A rule for one of the files does no harm as long as the other stays.
+    alone = Rule("foreign", first, expires_days=1)
+    assert standing_of(site, [alone], monkeypatch) == Standing(Guarantee(promise, "promised"))
+
+
+def test_a_rule_that_ends_a_copy_is_a_shortfall_only_where_no_other_copy_keeps_the_promise(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rules = [Rule("foreign", "daily/data/", expires_days=12)]
+    assert standing_of(site, rules, monkeypatch) == Standing(Guarantee(STARTED + 400 * DAY, "promised"))
+    rules.append(Rule("foreign", "monthly/data/", expires_days=12))
+    found = standing_of(site, rules, monkeypatch)
+    assert found.damage == ()
+    assert found.shortfall is not None
+    assert "monthly/data/" in found.shortfall
+
+
+def test_what_is_damaged_does_not_count_as_a_shortfall_too(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    site.store.remove(objects_in(site, "monthly")[0])
+    found = standing_of(site, None, monkeypatch)
+    assert (len(found.damage), found.shortfall, found.hints) == (1, None, ())
+    assert found.guarantee == (STARTED + 35 * DAY, "promised")
+
+
+def test_what_is_held_is_promised_for_ever(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    promote_copy(site.archive(), found(site), "held", TERMS, Silent())
+    assert standing_of(site, None, monkeypatch) == Standing(Guarantee(None, "held"))
+    shortfall = standing_of(site, [Rule("foreign", "", expires_days=500)], monkeypatch).shortfall
+    assert shortfall is not None
+    assert shortfall.startswith(f"{BACKUP} is promised for ever, and only sure until ")
+
+
+def test_clocks_that_differ_a_little_are_no_shortfall(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A rule goes by the store's clock, a promise by that of the host."""
+    site = trial_site()
+    for backup, late in (("20261122T020000Z-3f9c2a", 30), ("20261123T020000Z-000023", 90)):
+        site.commit(backup, stored=backup_time(backup) - timedelta(minutes=late))
+    site.store.now = backup_time("20261124T020000Z-000000")
+    monkeypatch.setattr(site.store, "rules", lambda: [Rule("own", "daily/backups/", expires_days=35)])
+    archive = site.archive()
+    backups = [archive.load(place("daily", name)) for name in ("20261122T020000Z-3f9c2a", "20261123T020000Z-000023")]
+    one, other = standings(archive, backups, None, site.store.now)
+    assert one.shortfall is None
+    assert other.shortfall is not None
+
+
+def test_each_vault_is_listed_once_however_many_backups_name_it(site: Site) -> None:
+    commit(site, "20261123T020000Z-000023", before=place("daily"))
+    archive = site.archive()
+    backups = [item for item in archive.backups() if isinstance(item, Backup)]
+    site.store.lists.clear()
+    assert len(standings(archive, backups, None, site.store.now)) == 2
+    assert site.store.lists.count(vault_prefix(SOURCE, site.vault_id)) == 1

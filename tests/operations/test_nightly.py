@@ -244,6 +244,42 @@ def test_a_rule_that_deletes_too_soon_shortens_the_promise_and_fails_the_command
     scene.verify()
 
 
+def test_a_rule_that_is_gone_later_has_cost_no_copy_anything(
+    calendar: Scene, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """While it is there nothing can be sure. What is copied is as it would be without it."""
+    with monkeypatch.context() as patched:
+        ruled(patched, *GOOD, Rule("somebody else's", "", expires_days=30))
+        done = backup(calendar, "--json")
+        assert done.code == 1
+        first = done.document["backup"]
+        assert days(calendar, done.document["guaranteed_until"]) == 29 * DAY
+        assert (done.document["promoted"][0]["objects_used"], done.document["problems"] != []) == (0, True)
+        held = archiver("hold", "latest", "--config", str(calendar.config), "--json")
+        assert held.code == 3
+        assert held.document["objects_copied"] == done.document["objects"]
+        assert "a rule of the bucket deletes what lies in held after 29 days" in held.errors
+        shutil.rmtree(calendar.destination / "monthly")
+        promoted = archiver("promote", "--config", str(calendar.config), "--json")
+        assert (promoted.code, promoted.document[0]["objects_used"]) == (3, 0)
+        assert "a rule of the bucket deletes what lies in monthly after 29 days" in promoted.errors
+    shutil.rmtree(calendar.destination / "daily")
+    for name in ("monthly", "held"):
+        calendar.verify(f"{name}/{first}")
+    shutil.move(calendar.destination / "held", tmp_path / "held")
+    (shown,) = listed(calendar)
+    assert days_of(shown, manifest(calendar, "monthly")) == 400 * DAY
+    shutil.rmtree(calendar.destination / "monthly")
+    shutil.move(tmp_path / "held", calendar.destination / "held")
+    (shown,) = listed(calendar)
+    assert (shown["classes"], shown["guaranteed_until"]) == (["held"], None)
+
+
+def days_of(shown: dict[str, object], told: dict[str, object]) -> timedelta:
+    started = datetime.fromisoformat(str(told["started"])).replace(microsecond=0)
+    return datetime.fromisoformat(str(shown["guaranteed_until"])) - started
+
+
 def test_what_stays_too_long_is_a_warning(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     ruled(monkeypatch, *GOOD[:4])
     done = backup(scene)

@@ -10,7 +10,7 @@ from archiver.errors import AuthenticityError, NotFoundError, RefusedError, Unsi
 from archiver.operations.history import Backup, Unreadable
 from archiver.operations.promotion import promote_copy
 from archiver.progress import Silent
-from tests.operations.archives import Site
+from tests.operations.archives import DURATION, Site
 from tests.operations.promoting import BACKUP, DAY, commit, place, terms_of, trial_site, trial_store
 
 STARTED = backup_time(BACKUP)
@@ -138,20 +138,15 @@ def test_terms_that_the_store_will_not_give_out_lose_nothing(
     [(1, STARTED + 35 * DAY), (35, STARTED + 35 * DAY), (36, STARTED + 36 * DAY), (None, None)],
 )
 def test_terms_that_were_planted_take_nothing_away(site: Site, keep: int | None, promise: datetime | None) -> None:
-    """Whoever may create keys would have a backup hidden before its time. Only what was there before the manifest may
-    make a promise shorter."""
+    """Whoever may create keys would have a backup hidden before its time."""
     lease = None if keep is None else 1
-    site.store.create(DAILY.terms, [encode_terms(Terms(version=1, keep_days=keep, lease_days=lease))])
+    terms = encode_terms(Terms(version=1, keep_days=keep, lease_days=lease))
+    site.store.create(DAILY.terms, [terms])
     assert site.archive().find().promises["daily"] == promise
-
-
-def test_a_copy_in_a_shorter_class_is_promised_for_less(site: Site) -> None:
-    """As one that an administrator makes of a longer one."""
-    at = place("brief")
-    site.store.create(at.terms, [encode_terms(Terms(version=1, keep_days=14, lease_days=1))])
-    for name in ("contents", "objects", "placement", "signature", "manifest"):
-        site.store.create(getattr(at, name), [site.store.bytes_of(getattr(DAILY, name))])
-    assert site.archive().find().promises["brief"] == STARTED + 14 * DAY
+    # In the same second, or before the manifest, while the backup was made.
+    for earlier in (timedelta(0), timedelta(minutes=1)):
+        site.store._objects[DAILY.terms] = terms, STARTED + DURATION - earlier
+        assert site.archive().find().promises["daily"] == promise
 
 
 # A signature is the older key, and goes first.

@@ -5,7 +5,7 @@ from datetime import datetime, timedelta
 
 import pytest
 
-from archiver.catalog.names import BackupPlace, parse_object_key
+from archiver.catalog.names import BackupPlace, parse_object_key, vault_key
 from archiver.config import RetentionClass
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import ArchiverError, IntegrityError
@@ -15,14 +15,13 @@ from archiver.operations.promote import failure, known, preview_due, promote_due
 from archiver.progress import Silent
 from archiver.retention.policy import Term
 from archiver.retention.promotion import Promotion
-from tests.operations.archives import Site
+from tests.operations.archives import SOURCE, Site
 from tests.operations.promoting import (
     DAY,
     WEEKLY,
     YEARLY,
     check_whole,
     commit,
-    objects_in,
     place,
     terms_of,
     trial_site,
@@ -187,20 +186,37 @@ def test_a_year_later_only_the_first_of_a_month_is_there(site: Site) -> None:
     assert done(site.archive(), terms_of()) == []
 
 
-def test_a_class_that_keeps_for_less_than_the_manifest_says_hides_nothing(site: Site) -> None:
-    """The copy's own promise counts, and the other copy's."""
-    terms = terms_of(weekly=RetentionClass(keep=7, lease=7, every="week"))
+def test_a_class_that_keeps_for_less_than_the_manifest_says_takes_nothing(site: Site) -> None:
+    """The backup stands for its period where it is."""
+    terms = terms_of(weekly=RetentionClass(keep=34, lease=7, every="week"))
 
-    done(site.archive(), terms)
-
-    found = site.archive().find(NIGHTS[0])
-    assert found.promises["weekly"] == found.manifest.started + 7 * DAY
-    assert found.promised_until == found.manifest.started + 400 * DAY
-    assert len(objects_in(site, "monthly")) == 4
+    assert [(name, night) for name, night, _ in done(site.archive(), terms)] == [
+        ("monthly", NIGHTS[0]),
+        ("monthly", NIGHTS[1]),
+    ]
+    assert trial_store(site).in_class("weekly") == set()
+    # As long will do.
+    terms = terms_of(weekly=RetentionClass(keep=35, lease=7, every="week"))
+    assert [(name, night) for name, night, _ in done(site.archive(), terms)] == [("weekly", NIGHTS[0])]
 
 
 def ids(backups: Iterable[object]) -> list[str]:
     return [item.manifest.backup for item in backups if isinstance(item, Backup)]
+
+
+def test_what_nobody_could_restore_is_not_promoted(site: Site) -> None:
+    """It is due still when the key file is back."""
+    key = vault_key(SOURCE, site.vault_id, "ada", "age")
+    data = site.store.bytes_of(key)
+    site.store.remove(key)
+    heard = Heard()
+
+    assert promote_due(site.archive(), TERMS, heard) == []
+    assert all(isinstance(item.plan, IntegrityError) for item in preview_due(site.archive(), TERMS))
+
+    assert any(f"holds no key file of vault {site.vault_id}: nobody could restore" in line for line in heard.warnings)
+    site.store.create(key, [data])
+    assert len(done(site.archive())) == 4
 
 
 def test_the_error_of_one_names_it() -> None:

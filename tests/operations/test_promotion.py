@@ -1,6 +1,6 @@
 """The copy of a backup in another class: what it refers to, what it copies, and what a failure leaves."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -8,18 +8,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from archiver.buffers import Buffer
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.names import object_key
 from archiver.catalog.records import PLACEMENT, PlacementRecord
-from archiver.catalog.terms import decode_terms, encode_terms
+from archiver.catalog.terms import decode_terms
 from archiver.config import HELD, RetentionClass
 from archiver.crypto.minisign import SigningKey
 from archiver.errors import ArchiverError, AuthenticityError, IntegrityError, RefusedError, StorageError
-from archiver.operations.copy_plan import plan_copy, stated_terms
+from archiver.operations.copy_plan import plan_copy
 from archiver.operations.objects import write_object
 from archiver.operations.promotion import carry_out, promote_copy
 from archiver.progress import Silent
 from archiver.retention.policy import Term
+from archiver.stores.base import StoredObject
 from tests.operations.archives import TUNING, Site
 from tests.operations.promoting import (
     BACKUP,
@@ -66,31 +68,12 @@ def test_a_copy_is_whole_when_the_original_is_gone(site: Site) -> None:
     assert found.promises == {"monthly": found.manifest.started + timedelta(days=400)}
 
 
-def test_the_terms_of_the_copy_are_those_in_force(site: Site) -> None:
+def test_the_terms_of_the_copy_are_those_of_its_class(site: Site) -> None:
     promote(site, "monthly", {**TERMS, "monthly": Term("monthly", 390, 400, "month")})
     promote(site, HELD)
 
     stated = [decode_terms(site.store.bytes_of(place(name).terms), name) for name in ("monthly", HELD)]
     assert [(terms.keep_days, terms.lease_days) for terms in stated] == [(390, 10), (None, None)]
-
-
-@pytest.mark.parametrize(
-    ("keep", "data", "stated"),
-    [
-        (400, 435, (400, 35)),
-        (400, 400, (400, 1)),
-        (400, 390, (390, 1)),
-        (None, 390, (390, 1)),
-        (400, None, (400, 1)),
-        (0, 0, (1, 1)),
-        (None, None, (None, None)),
-    ],
-)
-def test_no_more_is_stated_than_is_sure(keep: int | None, data: int | None, stated: tuple[int | None, ...]) -> None:
-    terms = stated_terms(Term("monthly", keep, data))
-
-    assert (terms.keep_days, terms.lease_days) == stated
-    assert decode_terms(encode_terms(terms), "terms.json") == terms
 
 
 def test_the_manifest_is_the_last_key_and_the_signature_comes_before_it(site: Site) -> None:
@@ -133,6 +116,19 @@ def test_held_lends_to_nobody_and_borrows_from_nobody(site: Site) -> None:
     trial_store(site).expire("daily/", "monthly/")
     check_whole(site.archive(), place(HELD))
     assert site.archive().find().promised_until is None
+
+
+def test_a_copy_is_made_of_what_is_held_only_where_nothing_else_is_left(site: Site) -> None:
+    """On some stores it is under a legal hold too."""
+    promote(site, HELD)
+    archive = site.archive()
+    found = archive.find()
+    sources = {item.source.partition("/")[0] for item in plan_copy(archive, found, "monthly", TERMS).objects}
+    assert sources == {"daily"}
+    # Also where each must be proven.
+    site.store.overwrite(found.place.placement, b"garbage")
+    for item in plan_copy(archive, found, "monthly", TERMS).objects:
+        assert [key.partition("/")[0] for key in item.doubtful] == ["daily", HELD]
 
 
 def test_what_an_archive_class_has_is_not_referred_to_and_not_copied(site: Site) -> None:
@@ -202,16 +198,33 @@ def plant(site: Site, name: str) -> None:
         site.store.create(object_key(name, "prod", record.id, record.kind), [bytes(record.stored_size)])
 
 
+@pytest.mark.parametrize("since", [timedelta(0), timedelta(minutes=2), 2 * DAY])
 @pytest.mark.parametrize(("planted", "target"), [(HELD, HELD), ("monthly", "monthly"), ("yearly", "monthly")])
-def test_planted_keys_of_the_right_size_are_not_relied_on(site: Site, planted: str, target: str) -> None:
-    """A hold is what an operator does when a thief has been there."""
-    site.store.now += 2 * DAY
+def test_planted_keys_of_the_right_size_are_not_relied_on(
+    site: Site, planted: str, target: str, since: timedelta
+) -> None:
+    """A hold is what an operator does when a thief has been there. He may be there while the run is."""
+    site.store.now += since
     plant(site, planted)
+    site.store.now += 2 * DAY
 
     assert promote(site, target) == (0, 3)
 
     trial_store(site).expire("daily/")
     check_whole(site.archive(), place(target))
+
+
+@pytest.mark.parametrize("since", [timedelta(0), timedelta(minutes=30)])
+def test_a_key_that_was_planted_beside_the_original_is_not_the_source(site: Site, since: timedelta) -> None:
+    site.store.now += since
+    for record in site.archive().objects(site.archive().find(BACKUP)).values():
+        planted = object_key("daily", "prod", record.id, record.kind, "deadbeef")
+        site.store.create(planted, [bytes(record.stored_size)])
+
+    assert promote(site, "monthly") == (0, 3)
+
+    trial_store(site).expire("daily/")
+    check_whole(site.archive(), place("monthly"))
 
 
 def test_a_planted_placement_of_planted_keys_is_refused(site: Site) -> None:
@@ -259,8 +272,39 @@ def test_what_nothing_vouches_for_is_not_copied(site: Site) -> None:
     for record in records:
         site.store.create(object_key("weekly", "prod", record.id, record.kind), [bytes(record.stored_size)])
 
-    with pytest.raises(IntegrityError, match=r"lies at weekly/.* only, which the backup does not name"):
+    with pytest.raises(IntegrityError, match=r"is not what it should be at weekly/"):
         promote(site, "monthly")
+
+    assert place("monthly").placement not in store.keys
+
+
+def test_what_nothing_vouches_for_and_must_be_thawed_is_not_copied(site: Site) -> None:
+    store = trial_store(site)
+    promote(site, "yearly")
+    store.storage_classes = dict.fromkeys(objects_in(site, "yearly"), "GLACIER")
+    store.expire(*objects_in(site, "daily"))
+
+    with pytest.raises(IntegrityError, match=r"lies at yearly/.* only, .* must be thawed before it can be proven"):
+        promote(site, "monthly")
+
+
+@pytest.mark.parametrize("damage", ["object", "placement"])
+def test_where_the_oldest_copy_is_damaged_another_is_proven(site: Site, damage: str) -> None:
+    """Garbage that was planted beside the true key is passed over."""
+    promote(site, "yearly")
+    record = next(iter(site.archive().objects(site.archive().find()).values()))
+    site.store.now += 2 * DAY
+    if damage == "object":
+        site.store.remove(site.key_of(record.id))
+    else:
+        site.store.overwrite(place("daily").placement, b"damaged")
+    beside = object_key("yearly", "prod", record.id, record.kind, "deadbeef")
+    site.store.create(beside, [bytes(record.stored_size)])
+
+    promote(site, HELD)
+
+    trial_store(site).expire("daily/", "yearly/")
+    check_whole(site.archive(), place(HELD))
 
 
 def test_a_key_of_another_kind_is_not_the_objects(site: Site) -> None:
@@ -294,6 +338,58 @@ def test_an_object_that_shrinks_while_it_is_copied_is_noticed(site: Site) -> Non
         carry_out(archive, plan, Silent())
 
     assert place("monthly").manifest not in trial_store(site).keys
+
+
+@pytest.mark.parametrize("target", ["monthly", HELD])
+@pytest.mark.parametrize("what", ["object", "contents", "objects", "shorter"])
+def test_what_goes_while_it_is_copied_is_noticed_before_the_signature(
+    site: Site, target: str, what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """By a release or an expire on another machine."""
+    promote(site, "yearly")
+    create = site.store.create
+
+    def deleting(key: str, body: Iterable[Buffer]) -> StoredObject:
+        stored = create(key, body)
+        if key == place(target).placement:
+            lent = objects_in(site, "yearly" if target == "monthly" else HELD)[1]
+            if what == "shorter":
+                site.store.overwrite(lent, b"x")
+            else:
+                site.store.remove(lent if what == "object" else getattr(place(target), what))
+        return stored
+
+    archive = site.archive()
+    plan = plan_copy(archive, archive.find(), target, TERMS)
+    monkeypatch.setattr(site.store, "create", deleting)
+    with pytest.raises(IntegrityError, match=r"does not list it|the store lists 1") as caught:
+        carry_out(archive, plan, Silent())
+
+    assert caught.value.hint is not None
+    assert "the copy was not made" in caught.value.hint
+    assert place(target).signature not in trial_store(site).keys
+
+
+def test_a_copy_is_not_signed_that_would_not_last(site: Site) -> None:
+    """Its class was made shorter while it was copied."""
+    archive = site.archive()
+    plan = plan_copy(archive, archive.find(), "monthly", TERMS)
+    with pytest.raises(IntegrityError, match="expected to last until"):
+        carry_out(archive, replace(plan, configured={"monthly": Term("monthly", 30, 40)}), Silent())
+
+    assert place("monthly").signature not in trial_store(site).keys
+
+
+@pytest.mark.parametrize("target", ["monthly", HELD])
+def test_a_class_that_keeps_for_less_long_than_the_manifest_says_takes_nothing(site: Site, target: str) -> None:
+    before = trial_store(site).keys
+
+    with pytest.raises(RefusedError, match=f"^{target} keeps for less long than {BACKUP} is promised"):
+        promote(site, target, {**TERMS, target: Term(target, 34, 42)})
+    assert trial_store(site).keys == before
+
+    promote(site, target, {**TERMS, target: Term(target, 35, 42)})
+    assert site.archive().find().promises[target] == site.archive().find().manifest.promised_until
 
 
 def test_a_manifest_that_is_replaced_meanwhile_is_not_copied(site: Site) -> None:

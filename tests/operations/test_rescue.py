@@ -1,17 +1,20 @@
-"""What a backup that fails saves: the newest one of before, when that would lapse soon."""
+"""What a run saves at its beginning and when it fails: the newest backup of before, when that would lapse soon."""
 
 import shutil
 from collections.abc import Iterator
+from contextlib import suppress
 from datetime import timedelta
 
 import pytest
 
-from archiver.errors import StorageError
+from archiver.errors import RefusedError, StorageError
+from archiver.operations import nightly
 from archiver.operations.run_lock import run_lock
 from archiver.stores.base import StoredObject
 from archiver.stores.local import LocalStore
 from tests.operations.backing_up import pass_time
 from tests.operations.scene import SOURCE, Done, Scene, archiver
+from tests.security.house import ago, backup_from
 
 DAY = timedelta(days=1)
 
@@ -91,6 +94,135 @@ def test_a_rescue_that_fails_hides_nothing(scene: Scene, monkeypatch: pytest.Mon
     assert classes(scene) == [["daily"]]
 
 
+def fail_in(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
+    """Nothing can be copied into these classes."""
+    copy = LocalStore.copy
+
+    def failing(self: LocalStore, source: str, key: str) -> StoredObject:
+        name = key.partition("/")[0]
+        if name in names:
+            raise RefusedError(f"copies into {name} are denied")
+        return copy(self, source, key)
+
+    monkeypatch.setattr(LocalStore, "copy", failing)
+
+
+def test_where_a_class_refuses_the_next_longer_one_saves_the_same_backup(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.backup()
+    newest = scene.backup()
+    spoil(scene)
+    pass_time(monkeypatch, 34 * DAY)
+    fail_in(monkeypatch, "monthly")
+    failed = backup(scene)
+    assert failed.code == 5
+    assert f"{newest} would lapse, and cannot be copied into monthly: copies into monthly are denied" in failed.errors
+    assert f"{newest} would lapse, and was copied into held, until it is released" in failed.errors
+    assert failed.errors.count("are denied") == 1
+    assert classes(scene) == [["daily", "held"], ["daily"]]
+
+
+def test_a_single_planted_key_does_not_prevent_the_rescue(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = scene.backup()
+    planted = scene.destination / f"monthly/backups/{SOURCE}/{newest}/terms.json"
+    planted.parent.mkdir(parents=True)
+    planted.write_bytes(b"garbage")
+    spoil(scene)
+    pass_time(monkeypatch, 34 * DAY)
+    assert backup(scene).code == 5
+    assert classes(scene) == [["daily", "held"]]
+
+
+# At the beginning of a run: whatever becomes of that.
+
+
+class Killed(BaseException):
+    """As a signal ends a run, or a bug."""
+
+
+@pytest.mark.parametrize("end", [Killed(), OSError(28, "No space left on device"), MemoryError()])
+def test_a_run_that_ends_in_any_way_has_saved_the_newest_backup(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch, end: BaseException
+) -> None:
+    scene.backup()
+    pass_time(monkeypatch, 34 * DAY)
+
+    def ending(*_: object) -> object:
+        raise end
+
+    monkeypatch.setattr(nightly, "make_backup", ending)
+    with suppress(Killed, OSError, MemoryError):
+        backup(scene)
+    assert classes(scene) == [["daily", "monthly"]]
+
+
+def test_a_class_that_is_not_there_does_not_let_the_newest_lapse(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    scene.backup()
+    pass_time(monkeypatch, 34 * DAY)
+    assert archiver("backup", "--config", str(scene.config), "--class", "nightly").code == 2
+    assert classes(scene) == [["daily", "monthly"]]
+
+
+def test_a_run_that_saves_the_newest_and_makes_a_newer_one_says_so(scene: Scene) -> None:
+    newest = backup_from(scene, ago(days=34))
+    done = backup(scene)
+    assert done.code == 3
+    assert f"{newest} would lapse, and was copied into monthly" in done.errors
+    assert classes(scene)[1] == ["daily", "monthly"]
+
+
+def test_a_beginning_that_fails_does_not_fail_the_run(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = backup_from(scene, ago(days=34))
+    fail_in(monkeypatch, "monthly", "held")
+    done = backup(scene)
+    assert done.code == 3
+    for name in ("monthly", "held"):
+        assert f"{newest} would lapse, and cannot be copied into {name}: " in done.errors
+    assert len(classes(scene)) == 2
+
+
+def test_a_rescue_that_the_store_broke_off_is_tried_again_at_the_end(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scene.backup()
+    spoil(scene)
+    pass_time(monkeypatch, 34 * DAY)
+    copy, failures = LocalStore.copy, [StorageError("the network was gone")]
+
+    def failing(self: LocalStore, source: str, key: str) -> StoredObject:
+        if failures:
+            raise failures.pop()
+        return copy(self, source, key)
+
+    monkeypatch.setattr(LocalStore, "copy", failing)
+    assert backup(scene).code == 5
+    assert classes(scene) == [["daily", "monthly"]]
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+@pytest.mark.parametrize("days", [1, 1.9])
+def test_a_class_that_keeps_a_day_or_two_is_not_copied_every_night(scene: Scene, keep: int, days: float) -> None:
+    keep_days(scene, keep)
+    backup_from(scene, ago(days=days))
+    done = backup(scene)
+    assert (done.code, done.errors.count("would lapse")) == (0, 0), done.errors
+    assert not (scene.destination / "monthly").exists()
+
+
+@pytest.mark.parametrize("keep", [1, 2])
+def test_where_a_night_was_missed_it_is_copied(scene: Scene, keep: int) -> None:
+    keep_days(scene, keep)
+    newest = backup_from(scene, ago(days=2.1))
+    assert f"{newest} would lapse, and was copied into monthly" in backup(scene).errors
+
+
+def keep_days(scene: Scene, keep: int) -> None:
+    text = scene.config.read_text()
+    assert "keep = 35\n" in text
+    scene.config.write_text(text.replace("keep = 35\n", f"keep = {keep}\n", 1))
+
+
 def test_the_next_newest_is_saved_where_the_newest_is_damaged(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     older = scene.backup()
     before = set(scene.destination.glob(f"daily/data/{SOURCE}/*.mdb.zst.age"))
@@ -100,7 +232,8 @@ def test_the_next_newest_is_saved_where_the_newest_is_damaged(scene: Scene, monk
     pass_time(monkeypatch, 34 * DAY)
     failed = backup(scene)
     assert failed.code == 5
-    assert f"warning: {newest} would lapse, and cannot be copied into monthly: " in failed.errors
+    for name in ("monthly", "held"):
+        assert f"warning: {newest} would lapse, and cannot be copied into {name}: " in failed.errors
     assert f"no newer backup was made: {older} would lapse, and was copied into monthly" in failed.errors
 
 

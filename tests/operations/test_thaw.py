@@ -266,6 +266,7 @@ def test_a_copy_that_is_readable_is_restored_instead(scene: Scene, tmp_path: Pat
 
     assert plan.backup.place.retention_class == ("daily" if damage else "held")
     assert bool(plan.archived) == bool(damage)
+    assert ["the copy in held is damaged" in doubt for doubt in plan.backup.doubts] == [True] * bool(damage)
     restore(archive, plan, Silent(), thaw_days=1 if damage else None, sleep=store.hours_pass)
     check_restored(scene, tmp_path / "out")
     assert bool(store.asked) == bool(damage)
@@ -280,7 +281,7 @@ def test_verify_and_cat_say_what_to_do(scene: Scene) -> None:
     verify(archive, backup, "storage", Silent())
     for read in (
         lambda: verify(archive, backup, "data", Silent()),
-        lambda: list(read_file(archive, backup, "media/album/3.png")),
+        lambda: list(read_file(archive, backup, "media/album/3.png", Silent().warn)),
     ):
         with pytest.raises(RefusedError, match="is archived") as caught:
             read()
@@ -301,7 +302,7 @@ def test_another_refusal_is_told_as_it_is(scene: Scene) -> None:
 
     archive = scene.archive(Denied(scene.destination))
     with pytest.raises(RefusedError, match="access denied"):
-        list(read_file(archive, archive.find(), "media/album/3.png"))
+        list(read_file(archive, archive.find(), "media/album/3.png", Silent().warn))
 
 
 def test_the_command_lists_what_must_be_thawed(scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -113,3 +113,23 @@ def test_without_backups(scene: Scene) -> None:
     typo = archiver("list", *scene.identity, "--from", scene.url, "--source", "typo")
     assert typo.code == 2
     assert archiver("list", "--from", scene.url, "--source", "typo", "--trust-unsigned").code == 5
+
+
+def test_a_vault_without_a_key_file_fails_each_copy_by_name(scene: Scene) -> None:
+    """What is called otherwise does not count."""
+    names = [scene.backup() for _ in range(2)]
+    for file in (scene.destination / f"vault/{SOURCE}").rglob("*.age"):
+        file.with_name("README").write_bytes(b"garbage")
+        file.unlink()
+    done = archiver("verify", "--all", *scene.identity)
+    assert done.code == 4
+    for name in names:
+        (line,) = [line for line in done.errors.splitlines() if line.startswith(f"archiver: {name} in daily: ")]
+        assert "holds no key file of vault" in line
+    assert f"hint: Put what was below vault/{SOURCE}/" in done.errors
+    machine = archiver("verify", "--all", *scene.identity, "--json")
+    assert {item["backup"] for item in machine.document} == set(names)
+    assert not any(item["backup"] in item["problem"] for item in machine.document)
+    for command in (("verify", "latest"), ("verify", "latest", "--level", "data")):
+        one = archiver(*command, *scene.identity)
+        assert (one.code, "hint: Put what was below vault/" in one.errors) == (4, True)

@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from archiver.config import DEFAULT_CLASSES, RetentionClass
-from archiver.retention.checking import broken_by, problems
+from archiver.retention.checking import broken_by, never_ending, newly_broken, problems
 from archiver.retention.expiry import Need
-from archiver.retention.policy import wanted_rules
+from archiver.retention.policy import own_name, wanted_rules
 from archiver.retention.rules import Rule
 from tests.retention.world import DAY, Item
 
@@ -46,7 +46,7 @@ def test_nothing_is_wrong_with_the_rules_that_are_wanted(
 
 
 def test_one_rule_for_the_whole_bucket_that_ends_uploads_is_enough() -> None:
-    rules = [rule for rule in GOOD if not rule.aborts_days]
+    rules = [replace(rule, aborts_days=None) for rule in GOOD]
     assert found(*rules, Rule("x", "", aborts_days=3)) == []
 
 
@@ -66,7 +66,8 @@ def test_one_rule_for_the_whole_bucket_that_ends_uploads_is_enough() -> None:
         ({"prefix": "", "tagged": True, "expires_days": 1}, None),
         ({"prefix": "q/", "expires_days": 1}, None),
         ({"prefix": "p/other/", "expires_days": 1}, None),
-        ({"prefix": "", "aborts_days": 1, "noncurrent_days": 1, "removes_markers": True}, None),
+        ({"prefix": "", "aborts_days": 1, "removes_markers": True}, None),
+        ({"prefix": "p/monthly/", "aborts_days": 1, "noncurrent_days": 7, "removes_markers": True}, None),
         ({"prefix": "p/daily/data/", "archives_days": 0}, ["archives after 0 days", "wait for hours", "data of daily"]),
         ({"prefix": "p/daily/data/", "archives_days": 42}, None),
         ({"prefix": "p/daily/backups/", "archives_days": 9}, ["manifests of daily"]),
@@ -86,6 +87,9 @@ def test_a_rule_that_deletes_or_archives_too_soon(changed: dict[str, Any], words
         assert word in message
 
 
+ALL = "daily, monthly and held"
+
+
 def test_no_rules() -> None:
     assert found(versioned=False) == [
         (
@@ -94,7 +98,7 @@ def test_no_rules() -> None:
         ),
         (
             "warning",
-            "no lifecycle rule aborts incomplete uploads of daily and monthly: what killed runs leave costs money",
+            f"no lifecycle rule aborts incomplete uploads of {ALL}: what killed runs leave costs money",
         ),
     ]
     first = next(problems([], {"daily": RetentionClass(35, 7)}, "p/"))
@@ -109,16 +113,68 @@ def test_no_rules() -> None:
         ("daily-data", {"prefix": "p/daily/data/prod/"}, "no lifecycle rule lets backups of daily expire"),
         ("daily-backups", {"sized": True}, "no lifecycle rule lets backups of daily expire"),
         ("daily-backups", {"tagged": True}, "no lifecycle rule lets backups of daily expire"),
-        ("uploads", {"prefix": "p/daily/"}, "no lifecycle rule aborts incomplete uploads of monthly"),
-        ("uploads", {"sized": True}, "no lifecycle rule aborts incomplete uploads of daily and monthly"),
-        ("versions", {"noncurrent_days": None}, "no lifecycle rule deletes old versions of daily and monthly"),
-        ("markers", {"prefix": "p/monthly/"}, "no lifecycle rule removes the delete markers of daily"),
+        ("daily-rest", {"aborts_days": None}, "no lifecycle rule aborts incomplete uploads of daily: "),
+        ("held-rest", {"aborts_days": None}, "no lifecycle rule aborts incomplete uploads of held: "),
+        ("monthly-rest", {"noncurrent_days": None}, "no lifecycle rule deletes old versions of monthly: "),
+        ("held-rest", {"noncurrent_days": None}, "no lifecycle rule deletes old versions of held: "),
+        ("daily-rest", {"removes_markers": False}, "no lifecycle rule removes the delete markers of daily: "),
+        (
+            "daily-rest",
+            {"noncurrent_days": 6},
+            "lifecycle rule 'daily-rest' deletes old versions after 6 days, expected at least 7: less time to bring ",
+        ),
     ],
 )
 def test_a_rule_that_does_too_little(name: str, changed: dict[str, Any], message: str) -> None:
     ((severity, text),) = found(*[replace(rule, **changed) if rule.name == name else rule for rule in GOOD])
     assert severity == "warning"
     assert text.startswith(message)
+
+
+@pytest.mark.parametrize("prefix", ["p/daily/data/", "p/daily/backups/"])
+def test_old_versions_of_a_class_that_end_in_part(prefix: str) -> None:
+    narrow = Rule("x", prefix, noncurrent_days=7, removes_markers=True)
+    rules = [replace(rule, noncurrent_days=None, removes_markers=False) for rule in GOOD if rule.name == "daily-rest"]
+    kept = [rule for rule in GOOD if rule.name != "daily-rest"]
+    assert len(found(*kept, *rules, narrow)) == 2
+    other = replace(narrow, prefix={"p/daily/data/": "p/daily/backups/"}.get(prefix, "p/daily/data/"))
+    assert found(*kept, *rules, narrow, other) == []
+
+
+def test_old_versions_of_vault_files_must_stay() -> None:
+    """Whoever has an administrator's credentials can delete a vault file and create another: the old one is all that
+    is left."""
+    ((severity, message),) = found(*GOOD, Rule("x", "p/", noncurrent_days=30))
+    assert severity == "warning"
+    assert message.startswith("lifecycle rule 'x' deletes old versions of vault files after 30 days: ")
+    (problem,) = problems([*GOOD, Rule("x", "p/va", noncurrent_days=30)], CLASSES, "p/", versioned=True)
+    assert problem.hint == "Give the rule a prefix that leaves out p/vault/."
+    assert found(*GOOD, Rule("x", "p/", noncurrent_days=1), versioned=False) == []
+    ours = Rule(f"{own_name('p/')}versions", "p/", noncurrent_days=7)
+    assert [problem.hint for problem in problems([*GOOD, ours], CLASSES, "p/", versioned=True)] == [APPLY]
+
+
+APPLY = "Run archiver lifecycle apply, as an administrator; archiver lifecycle plan shows what it would change."
+
+
+def test_a_rule_of_ours_that_somebody_made_weaker_is_made_anew() -> None:
+    """Not: "correct keep and lease", which would make the damage the policy."""
+    weak = Rule(f"{own_name('p/')}daily-data", "p/daily/data/", expires_days=3)
+    ((error, hint),) = [
+        (problem.severity, problem.hint) for problem in problems([*GOOD, weak], CLASSES, "p/", versioned=True)
+    ]
+    assert (error, hint) == ("error", APPLY)
+    (theirs,) = problems([*GOOD, replace(weak, name=f"{own_name('q/')}x")], CLASSES, "p/", versioned=True)
+    assert "keep and lease" in theirs.hint
+
+
+def test_classes_that_never_end() -> None:
+    half = [rule for rule in GOOD if not rule.name.startswith("monthly-data")]
+    assert never_ending(GOOD, ["daily", "monthly", "left"], "p/") == ["left"]
+    assert never_ending(half, ["daily", "monthly"], "p/") == ["monthly"]
+    sized = [replace(rule, sized=rule.name == "daily-data") for rule in GOOD]
+    assert never_ending(sized, ["daily"], "p/") == ["daily"]
+    assert never_ending([Rule("all", "", expires_days=9)], ["left"], "p/") == []
 
 
 def test_versions_are_asked_for_only_where_there_are_any() -> None:
@@ -148,3 +204,28 @@ def test_the_promises_that_rules_would_break() -> None:
         "goes from 2027-01-01 00:00 on, and is promised for ever"
     )
     assert broken_by([], [held], NOW) == []
+
+
+ENDS = st.lists(
+    st.builds(
+        Rule,
+        name=st.just("r"),
+        prefix=st.sampled_from(["", "daily/", "daily/backups/"]),
+        expires_days=st.integers(1, 60),
+        sized=st.booleans(),
+    ),
+    max_size=4,
+)
+
+
+@given(ENDS, ENDS)
+def test_what_is_broken_already_may_not_become_worse(before: list[Rule], after: list[Rule]) -> None:
+    """Against the definition: the key goes before its promise, and sooner than it would have."""
+    key = "daily/backups/prod/b/manifest.json"
+    need = Need("b", "prod", "daily", NOW + 35 * DAY, {key: Item(key, 1, NOW)})
+
+    def end(rules: list[Rule], *, sized: bool) -> int:
+        return min((rule.expires_days or 0 for rule in rules if sized or not rule.sized), default=9999)
+
+    worse = any(end(after, sized=sized) < min(35, end(before, sized=sized)) for sized in (True, False))
+    assert bool(newly_broken(before, after, [need], NOW)) == worse

@@ -1,5 +1,6 @@
 """What is left of a policy under the rules of a bucket, and which rules it wants."""
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -34,7 +35,7 @@ def test_what_the_configuration_says_is_in_force_under_its_own_rules(rules: list
         (Rule("r", "", expires_days=1, sized=True), Term("daily", 0, 1)),
         (Rule("r", "", expires_days=1, tagged=True), Term("daily", 35, 42)),
         (Rule("r", "daily/", expires_at=datetime(2030, 1, 1, tzinfo=UTC)), Term("daily", 0, 0)),
-        (Rule("r", "daily/data/", archives_days=9), Term("daily", 35, 42, moved=True)),
+        (Rule("r", "daily/data/", archives_days=9), Term("daily", 35, 42)),
         (Rule("r", "daily/backups/", archives_days=9), Term("daily", 35, 42)),
         (Rule("r", "monthly/", expires_days=1), Term("daily", 35, 42)),
     ],
@@ -76,28 +77,29 @@ def test_which_terms_outlast_which() -> None:
 def test_the_terms_of_an_archive_class() -> None:
     assert Term("x", 1, 2, storage_class="GLACIER").archived
     assert Term("x", 1, 2, storage_class="DEEP_ARCHIVE").archived
-    assert Term("x", 1, 2, moved=True).archived
     assert not Term("x", 1, 2, storage_class="GLACIER_IR").archived
 
 
 def test_the_rules_that_the_default_policy_wants() -> None:
-    plain = [
+    versioned = [
         Rule("daily-backups", "daily/backups/", expires_days=35),
         Rule("daily-data", "daily/data/", expires_days=42),
+        Rule("daily-rest", "daily/", aborts_days=7, noncurrent_days=7, removes_markers=True),
         Rule("monthly-backups", "monthly/backups/", expires_days=400),
         Rule("monthly-data", "monthly/data/", expires_days=435),
-        Rule("uploads", "", aborts_days=7),
+        Rule("monthly-rest", "monthly/", aborts_days=7, noncurrent_days=7, removes_markers=True),
+        Rule("held-rest", "held/", aborts_days=7, noncurrent_days=7, removes_markers=True),
     ]
-    assert wanted_rules(DEFAULT_CLASSES, versioned=False) == plain
-    assert wanted_rules(DEFAULT_CLASSES, versioned=True) == [
-        *plain,
-        Rule("versions", "", noncurrent_days=7),
-        Rule("markers", "", removes_markers=True),
+    assert wanted_rules(DEFAULT_CLASSES, versioned=True) == versioned
+    assert wanted_rules(DEFAULT_CLASSES, versioned=False) == [
+        replace(rule, noncurrent_days=None, removes_markers=False) for rule in versioned
     ]
 
 
-def test_no_rule_reaches_what_is_kept_for_ever() -> None:
-    for rule in wanted_rules(CLASSES, versioned=True):
-        if rule.expires_days is not None:
-            assert not rule.meets("held/")
-            assert not rule.meets("vault/")
+@pytest.mark.parametrize("versioned", [True, False])
+def test_no_rule_reaches_what_is_kept_for_ever_or_is_not_ours(versioned: bool) -> None:
+    """Not even by old versions: a thief may have put another vault file in the place of the good one."""
+    for rule in wanted_rules(CLASSES, versioned=versioned):
+        assert not rule.meets("vault/")
+        assert not rule.meets("somebody else's/")
+        assert rule.expires_days is None or not rule.meets("held/")

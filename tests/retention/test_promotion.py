@@ -1,5 +1,6 @@
 """Which backups are copied into which class."""
 
+from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import get_args
 
@@ -27,7 +28,7 @@ def known(day: str, *classes: str, hours: float = 1, lasting: bool = True) -> Kn
     promises = {
         name: None if (keep := TERMS[name].keep) is None else started + keep * DAY for name in classes or ("daily",)
     }
-    return Known(day, started, started + timedelta(hours=hours), promises, lasting)
+    return Known(day, started, started + timedelta(hours=hours), started + 35 * DAY, promises, lasting)
 
 
 def due(*backups: Known, now: datetime = NOW) -> list[tuple[str, str]]:
@@ -101,38 +102,49 @@ def test_what_is_dated_ahead_is_left_out() -> None:
     assert due(known("2026-11-30"), now=now) == [("2026-11-30", "monthly"), ("2026-11-30", "weekly")]
 
 
-def test_nothing_is_copied_whose_promise_would_be_over() -> None:
-    start = datetime(2026, 11, 3, 2, tzinfo=UTC)
-    end = start + 60 * DAY
+def test_nothing_is_copied_of_a_period_that_is_over() -> None:
+    """To be counted from the beginning of the period: in this week its first backup was made on a Tuesday."""
+    end = datetime(2026, 11, 2, tzinfo=UTC) + 60 * DAY
     assert ("2026-11-03", "weekly") in due(known("2026-11-03"), now=end - timedelta(seconds=1))
     assert ("2026-11-03", "weekly") not in due(known("2026-11-03"), now=end)
 
 
 def test_a_copy_that_has_come_and_gone_is_not_replaced_by_a_later_one() -> None:
-    """Where the shorter period is kept as long as the longer one, each night would copy once more."""
-    now = datetime(2027, 12, 7, tzinfo=UTC)
-    terms = {"weekly": Term("weekly", 400, 435, "week"), "monthly": TERMS["monthly"]}
-    weekly = Known("b", now - 399 * DAY, now - 399 * DAY, {"weekly": now + DAY})
-    assert promotions([weekly], terms, now) == []
-    # One that would go sooner is worth it.
-    assert [
-        item.target for item in promotions([Known("b", weekly.started, weekly.finished, {"daily": now})], terms, now)
+    """The first backup of October has been in ``monthly``, and has gone there on this day."""
+    terms = {"daily": Term("daily", 7, 9), "monthly": Term("monthly", 40, 47, "month")}
+    last = Known(
+        "b",
+        started := datetime(2026, 10, 31, 2, tzinfo=UTC),
+        started,
+        started + 14 * DAY,
+        {"weekly": started + 14 * DAY},
+    )
+    over = datetime(2026, 11, 10, tzinfo=UTC)
+    assert promotions([last], terms, over) == []
+    assert promotions([last], terms, over + 5 * DAY) == []
+    # Until then none was there at all.
+    assert promotions([last], terms, over - timedelta(seconds=1)) == [Promotion("b", "monthly", "the first of 2026-10")]
+
+
+def test_a_class_that_would_keep_it_for_less_long_takes_no_backup_and_needs_none() -> None:
+    """The copy would be promised for less than the manifest says."""
+    long = replace(known("2026-11-16"), promised=datetime(2027, 1, 15, 2, tzinfo=UTC) + timedelta(seconds=1))
+    assert due(long, known("2026-11-17")) == [("2026-11-16", "monthly")]
+    assert due(replace(long, promised=long.promised - timedelta(seconds=1)), known("2026-11-17")) == [
+        ("2026-11-16", "monthly"),
+        ("2026-11-16", "weekly"),
     ]
-
-
-def test_a_run_on_the_last_evening_of_a_period_is_copied_in_the_next() -> None:
-    """With the least that a class can keep, the promise of the period's beginning is over by then."""
-    terms = {"weekly": Term("weekly", 7, 8, "week")}
-    sunday = datetime(2026, 11, 29, 23, 30, tzinfo=UTC)
-    backup = Known("b", sunday, sunday + timedelta(hours=1), {"daily": sunday + 3 * DAY})
-    assert promotions([backup], terms, sunday + timedelta(hours=2)) == [
-        Promotion("b", "weekly", "the first of 2026-W48")
+    # One that nobody would believe later stands for nothing.
+    assert due(replace(long, lasting=False), known("2026-11-17")) == [
+        ("2026-11-17", "monthly"),
+        ("2026-11-17", "weekly"),
     ]
 
 
 def saved(*backups: Known, now: datetime, terms: dict[str, Term] = TERMS) -> tuple[str, str] | None:
+    """What is tried first."""
     found = rescue(backups, terms, now)
-    return None if found is None else (found.backup, found.target)
+    return (found[0].backup, found[0].target) if found else None
 
 
 def test_a_failed_run_saves_the_newest_backup_two_days_before_its_end() -> None:
@@ -151,6 +163,16 @@ def test_a_rescue_goes_into_the_shortest_class_that_is_long_enough() -> None:
     assert saved(known("2026-11-03", "weekly"), now=start + 59 * DAY) == ("2026-11-03", "monthly")
     assert saved(known("2026-11-03", "monthly"), now=start + 399 * DAY) == ("2026-11-03", "held")
     assert saved(known("2026-11-03", "held"), now=start + 399 * DAY) is None
+
+
+def test_where_a_rescue_fails_a_longer_class_is_next_and_held_the_last() -> None:
+    now = datetime(2026, 11, 3, 2, tzinfo=UTC) + 34 * DAY
+    found = rescue([known("2026-11-03"), known("2026-11-02")], TERMS, now)
+    assert [(item.backup, item.target) for item in found] == [
+        ("2026-11-03", "weekly"),
+        ("2026-11-03", "monthly"),
+        ("2026-11-03", "held"),
+    ]
 
 
 def test_a_rescue_of_what_is_there() -> None:

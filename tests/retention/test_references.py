@@ -69,7 +69,10 @@ def until(days: int) -> datetime:
         ("daily", until(35), (STRANGE,), "copy", STRANGE),
         # A copy is made from what lasts longest.
         ("monthly", until(500), (replace(DAILY, modified=until(-30)), MONTHLY, STRANGE), "copy", MONTHLY),
-        ("monthly", until(400), (DAILY, HELD), "copy", HELD),
+        # Of what is held only where there is nothing else: on some stores the copy is under a legal hold too.
+        ("monthly", until(400), (replace(DAILY, modified=until(-60)), HELD), "copy", DAILY),
+        ("monthly", until(400), (STRANGE, HELD), "copy", STRANGE),
+        ("monthly", until(400), (replace(DAILY, storage_class="GLACIER"), HELD), "copy", HELD),
     ],
 )
 def test_where_a_copy_finds_an_object(

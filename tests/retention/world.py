@@ -16,7 +16,7 @@ from archiver.retention.attributes import attribution
 from archiver.retention.checking import broken_by
 from archiver.retention.expiry import Need, expired, released, threatened
 from archiver.retention.policy import Term, in_force, wanted_rules
-from archiver.retention.promotion import Known, promotions, rescue
+from archiver.retention.promotion import Known, beginning, promotions, rescue
 from archiver.retention.references import choose
 from archiver.retention.rules import Rule, sure_until
 
@@ -24,6 +24,7 @@ Expiry = Literal["exact", "midnight", "late", "command"]
 """When keys go: the moment they are due, as some stores do; at the midnight after it, as S3 does; up to a day after
 that; or when somebody runs ``archiver expire``."""
 DAY = timedelta(days=1)
+REFUSED = 0.2
 START = datetime(2026, 1, 5, 2, tzinfo=UTC)
 
 
@@ -43,6 +44,8 @@ class Run:
     source: str
     started: datetime
     finished: datetime
+    promised: datetime
+    """What its manifest says."""
     objects: tuple[str, ...]
 
 
@@ -54,9 +57,12 @@ class Copy:
     place: BackupPlace
     promise: datetime | None
     keys: tuple[str, ...]
+    sure: datetime | None
+    """The promise, or what the rules left of its keys when it was made, where that is less: rules that are shorter than
+    the configuration are an error in every run."""
 
     def live(self, now: datetime) -> bool:
-        return self.promise is None or self.promise > now
+        return self.sure is None or self.sure > now
 
 
 @dataclass
@@ -81,7 +87,13 @@ class World:
 
     @property
     def terms(self) -> dict[str, Term]:
+        """What a backup's own manifest goes by."""
         return in_force(self.classes, self.rules)
+
+    @property
+    def configured(self) -> dict[str, Term]:
+        """What copies go by."""
+        return in_force(self.classes, None)
 
     # Time, and what the store does by itself.
 
@@ -171,62 +183,72 @@ class World:
         if fails:
             self._failed(source)
             return None
-        run = Run(place.backup, source, started, self.now, tuple(keys))
+        run = Run(place.backup, source, started, self.now, promise, tuple(keys))
         self._commit(run, place, promise, keys)
         return run
 
     def _failed(self, source: str) -> None:
-        """Save the newest backup that can be copied."""
+        """Save the newest backup that can be copied, into the first class that takes it."""
         broken: set[str] = set()
-        while (saved := rescue(self.known(source, broken), self.terms, self.now)) is not None:
-            if self.copy(self.by_name(saved.backup), saved.target):
-                break
-            broken.add(saved.backup)
+        saved: str | None = None
+        while saved is None and (tries := rescue(self.known(source, broken), self.configured, self.now)):
+            for item in tries:
+                # A class that refuses now and then, for no reason of the backup's.
+                if item is not tries[-1] and self.random.random() < REFUSED:
+                    continue
+                if self.copy(self.by_name(item.backup), item.target):
+                    saved = item.target
+                    break
+            else:
+                broken.add(tries[0].backup)
         past = [item for item in self.known(source, broken) if item.started <= self.now and item.lasting]
         if past:
             promises = max(past, key=lambda item: item.started).promises
             assert any(end is None or end > self.now + 2 * DAY for end in promises.values())
-            assert saved is None or saved.target in promises
+            assert saved is None or saved in promises
 
     def promote(self, source: str) -> None:
         """Do what is due; afterwards nothing is. Where a backup cannot be copied, another takes its place."""
         broken: set[str] = set()
-        while due := promotions(self.known(source, broken), self.terms, self.now):
+        while due := promotions(self.known(source, broken), self.configured, self.now):
             failed = [item.backup for item in due if not self.copy(self.by_name(item.backup), item.target)]
             if not failed:
                 break
             broken.update(failed)
-        assert promotions(self.known(source, broken), self.terms, self.now) == []
+        assert promotions(self.known(source, broken), self.configured, self.now) == []
         self.check_calendar(source)
 
     def copy(self, run: Run, target: str) -> bool:
         """False where that cannot be: objects are lost, or a copy that has lapsed is in the way."""
-        term = self.terms[target]
+        term = self.configured[target]
         promise = None if term.keep is None else run.started + term.keep * DAY
         place = BackupPlace(target, run.source, run.backup)
         if place in self.copies or not all(self.candidates(identity, run.source) for identity in run.objects):
             lapsed = [copy for copy in self.copies.values() if copy.run == run and copy.place in self.over]
             assert len(lapsed) == len([copy for copy in self.copies.values() if copy.run == run])
             return False
-        keys = {identity: self._refer(identity, run.source, term, promise) for identity in run.objects}
+        keys = {item: self._refer(item, run.source, term, promise, self.configured) for item in run.objects}
         self._commit(run, place, promise, keys)
         return True
 
     def interrupted_copy(self, run: Run, target: str) -> None:
         """Some of the objects are copied, and no more."""
-        term = self.terms[target]
+        term = self.configured[target]
+        promise = None if term.keep is None else run.started + term.keep * DAY
         for identity in run.objects[::2]:
-            self._refer(identity, run.source, term, None if term.keep is None else run.started + term.keep * DAY)
+            self._refer(identity, run.source, term, promise, self.configured)
 
     def _borrow(self, identity: str, source: str, term: Term, promise: datetime) -> str | None:
         """The key of an object for a run that need not store it again; None: it must."""
         candidates = self.candidates(identity, source)
         if not candidates or choose(candidates, term, promise, self.terms).action == "thaw":
             return None
-        return self._refer(identity, source, term, promise)
+        return self._refer(identity, source, term, promise, self.terms)
 
-    def _refer(self, identity: str, source: str, term: Term, promise: datetime | None) -> str:
-        found = choose(self.candidates(identity, source), term, promise, self.terms)
+    def _refer(
+        self, identity: str, source: str, term: Term, promise: datetime | None, terms: Mapping[str, Term]
+    ) -> str:
+        found = choose(self.candidates(identity, source), term, promise, terms)
         item = self.items[found.key]
         if found.action != "use":
             # What must be thawed is thawed by somebody.
@@ -236,20 +258,28 @@ class World:
             copy = f"{self.serial:08x}" if plain in self.items else ""
             return self._create(object_key(term.name, source, identity, "tar", copy), self.now)
         lender = found.key.split("/")[0]
-        keeps, wanted = self.terms[lender].keep, term.keep
+        keeps, wanted = terms[lender].keep, term.keep
         assert lender == term.name or (lender != HELD and keeps is not None and wanted is not None and keeps >= wanted)
         assert item.storage_class not in ARCHIVE_CLASSES or (lender == term.name and term.archived)
         return found.key
 
     def _commit(self, run: Run, place: BackupPlace, promise: datetime | None, keys: Mapping[str, str]) -> None:
         assert place not in self.copies
+        assert promise is None or promise >= run.promised, f"{place} is promised for less than its manifest says"
         own = [place.contents, place.objects, place.placement, place.signature, place.manifest]
         for key in own:
             self._create(key, self.now)
+        first = not any(copy.run == run for copy in self.copies.values())
+        sure = promise
         for key in (*own, *keys.values()):
             end = sure_until(self.items[key], self.rules or ())
-            assert end is None or (promise is not None and end >= promise), f"{key} goes before {promise}"
-        self.copies[place] = Copy(run, place, promise, (*own, *keys.values()))
+            if end is not None and (sure is None or end < sure):
+                assert not first, f"{key} goes before {promise}"
+                assert self.terms[place.retention_class] != self.configured[place.retention_class] or any(
+                    self.terms[name] != self.configured[name] for name in {key.split("/")[0] for key in keys.values()}
+                ), f"{key} goes before {promise}, and no rule is shorter than the configuration"
+                sure = end
+        self.copies[place] = Copy(run, place, promise, (*own, *keys.values()), sure)
         self.check()
 
     def _create(self, key: str, now: datetime) -> str:
@@ -285,7 +315,7 @@ class World:
             if copy.run.source == source:
                 runs.setdefault(copy.run, {})[copy.place.retention_class] = copy.promise
         return [
-            Known(run.backup, run.started, run.finished, promises, run.backup not in broken)
+            Known(run.backup, run.started, run.finished, run.promised, promises, run.backup not in broken)
             for run, promises in runs.items()
         ]
 
@@ -345,7 +375,7 @@ class World:
         for name, retention in self.classes.items():
             if retention.every is None:
                 continue
-            form, keep = length[retention.every], min(retention.keep, self.terms[name].keep or 0)
+            form, keep = length[retention.every], retention.keep
             runs: dict[Run, list[Copy]] = {}
             for copy in self.copies.values():
                 if copy.run.source == source and copy.run.started <= self.now:
@@ -353,10 +383,18 @@ class World:
             represented = {
                 run.started.strftime(form)
                 for run, copies in runs.items()
-                if any(copy.place.retention_class == name for copy in copies)
+                # What is promised for longer where it is stands for its period there.
+                if any(copy.place.retention_class == name for copy in copies) or self._stays(run, runs, form, keep)
             }
-            for run, copies in runs.items():
-                end = run.started + keep * DAY
-                elsewhere = any(copy.promise is None or copy.promise >= end for copy in copies)
+            for run in runs:
+                end = beginning(run.started, retention.every) + keep * DAY
                 lost = not all(self.candidates(identity, source) for identity in run.objects)
-                assert end <= self.now or elsewhere or lost or run.started.strftime(form) in represented
+                assert end <= self.now or lost or run.started.strftime(form) in represented
+
+    def _stays(self, run: Run, runs: Collection[Run], form: str, keep: int) -> bool:
+        """Whether a class that keeps so many days takes no copy of it, the first of its period, because its manifest
+        promises more."""
+        period = [other for other in runs if other.started.strftime(form) == run.started.strftime(form)]
+        promise = run.started + keep * DAY
+        first = min(period, key=lambda other: (other.finished, other.backup))
+        return run == first and self.now < promise < run.promised

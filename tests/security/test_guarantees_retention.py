@@ -45,35 +45,55 @@ def test_g36_nothing_that_a_promise_needs_goes_before_its_end(house: Scene) -> N
         assert copy.keys.keys() <= gone, "or nothing ever expires, and this proves nothing"
 
 
-def test_g37_planted_terms_take_nothing_from_a_promise(house: Scene) -> None:
-    """Noticed: terms that are believed although they are younger than the manifest that they lie beside."""
-    backup = backup_from(house, ago(days=3))
-    _, before = listed(house)
+@pytest.mark.parametrize("since", [timedelta(seconds=-10), timedelta(0), timedelta(days=2)])
+def test_g37_planted_terms_take_nothing_from_a_promise(house: Scene, since: timedelta) -> None:
+    """Noticed: terms that are believed where they say less than the manifest that they lie beside: because they are
+    older, of the same second, or at all."""
+    committed = ago(days=3)
+    backup = backup_from(house, committed - timedelta(minutes=1))
     (place,) = house.destination.glob(f"daily/backups/{SOURCE}/{backup}")
+    os.utime(place / "manifest.json", (committed.timestamp(), committed.timestamp()))
+    _, before = listed(house)
+    planted = (committed + since).timestamp()
     for terms in ('{"version":1,"keep_days":1,"lease_days":1}', "{}", "x" * 5000):
         (place / "terms.json").write_text(terms)
+        os.utime(place / "terms.json", (planted, planted))
         code, after = listed(house)
         assert code in (0, 3)
         assert [item["backup"] for item in after] == [backup]
         assert after[0]["guaranteed_until"] == before[0]["guaranteed_until"]
 
 
-def test_g38_a_planted_object_is_not_referred_to(house: Scene) -> None:
-    """Noticed: a promotion that takes whatever lies in a longer class under the right name and with the right size."""
-    backup = backup_from(house, ago(days=3))
+@pytest.mark.parametrize("since", [timedelta(0), timedelta(minutes=2), timedelta(days=2)])
+@pytest.mark.parametrize(
+    ("planted", "kept"), [("monthly", "monthly"), ("yearly", "monthly"), ("daily", "monthly"), ("held", "held")]
+)
+def test_g38_a_planted_object_is_not_referred_to(house: Scene, planted: str, kept: str, since: timedelta) -> None:
+    """Noticed: a promotion or a hold that takes whatever lies there under the right name and with the right size, in a
+    longer class, in its own, or as a further key beside the original; because it is as old as the backup, or at all."""
+    moment = ago(days=3)
+    backup = backup_from(house, moment)
     objects = list(house.destination.glob(f"daily/data/{SOURCE}/*.*.zst.age"))
     genuine = [path for path in objects if not path.name.startswith(backup)]
     assert len(genuine) == 2
+    planted_at = (moment + since).timestamp()
     for path in genuine:
-        planted = house.destination / "monthly/data" / SOURCE / path.name
-        planted.parent.mkdir(parents=True, exist_ok=True)
-        planted.write_bytes(os.urandom(path.stat().st_size))
+        name = path.name.replace(".", ".deadbeef.", 1) if planted == "daily" else path.name
+        garbage = house.destination / planted / "data" / SOURCE / name
+        garbage.parent.mkdir(parents=True, exist_ok=True)
+        garbage.write_bytes(os.urandom(path.stat().st_size))
+        os.utime(garbage, (planted_at, planted_at))
     switch_the_calendar_on(house)
-    assert archiver("promote", "--config", str(house.config)).code == 0
-    for path in [*house.destination.rglob("daily/*/*/*"), *house.destination.rglob("daily/*/*/*/*")]:
+    if planted == "yearly":
+        house.config.write_text(f"{house.config.read_text()}\n[class.yearly]\nkeep = 800\nlease = 60\n")
+    arguments = ("hold", backup) if kept == "held" else ("promote",)
+    assert archiver(*arguments, "--config", str(house.config)).code == 0
+    (manifest,) = house.destination.glob(f"{kept}/backups/{SOURCE}/*/manifest.json")
+    assert manifest.parent.name == backup
+    for path in house.destination.rglob("daily/**/*"):
         if path.is_file():
             path.unlink()
-    assert restores(house, house.root / "restored")
+    assert restores(house, house.root / "restored", f"{kept}/{backup}")
 
 
 def test_g39_nothing_that_can_be_planted_has_deleted_what_is_held(house: Scene) -> None:

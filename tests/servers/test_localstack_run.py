@@ -14,8 +14,8 @@ import lmdb
 import pytest
 
 from archiver.config import DEFAULT_CLASSES
-from archiver.retention.policy import wanted_rules
-from archiver.stores.s3_rules import api_rule, full_rules, own_name
+from archiver.retention.policy import own_name, wanted_rules
+from archiver.stores.s3_rules import api_rule, full_rules
 from tests.conftest import BUCKET, EU_BUCKET
 from tests.servers import localstack as localstack_module
 from tests.servers.__main__ import main as install_servers

@@ -32,8 +32,41 @@ def test_objects_get_the_storage_class_of_their_class(url: str, open_s3: Open, s
     expected = {DAILY: None, MONTHLY: "STANDARD_IA", YEARLY: "DEEP_ARCHIVE"}
     assert {item.key: item.storage_class for item in store.list()} == expected
     assert {key: store.stat(key).storage_class for key in expected} == expected
-    states = {key: store.availability(key) for key in expected}
-    assert states == {DAILY: "ready", MONTHLY: "ready", YEARLY: "archived"}
+    assert [store.availability(key) for key in (DAILY, MONTHLY)] == ["ready"] * 2
+
+
+def test_what_is_archived_cannot_be_read(localstack_url: str, open_s3: Open) -> None:
+    store = open_s3(localstack_url, attributes=ATTRIBUTES)
+    store.create(YEARLY, [b"cold"])
+    assert store.availability(YEARLY) == "archived"
+
+
+def test_a_store_that_only_keeps_the_name_of_an_archive_class(seaweed_url: str, open_s3: Open) -> None:
+    """SeaweedFS has no RestoreObject: to wait for a thaw would be to wait for ever."""
+    store = open_s3(seaweed_url, attributes=ATTRIBUTES)
+    store.create(YEARLY, [b"cold"])
+    assert store.stat(YEARLY).storage_class == "DEEP_ARCHIVE"
+    assert store.availability(YEARLY) == "ready"
+    store.thaw(YEARLY, 2)
+    store.copy(YEARLY, DAILY)
+    assert fetch(store, DAILY) == b"cold"
+
+
+@pytest.mark.parametrize(("code", "status"), [("NotImplemented", 501), ("MethodNotAllowed", 405)])
+def test_a_store_that_archives_and_cannot_thaw_says_so(
+    localstack_url: str, open_s3: Open, code: str, status: int
+) -> None:
+    store = open_s3(localstack_url, attributes=ATTRIBUTES)
+    store.create(YEARLY, [b"cold"])
+
+    def refuse(params: dict[str, Any], **_: object) -> None:
+        answer = {"Error": {"Code": code}, "ResponseMetadata": {"HTTPStatusCode": status}}
+        raise ClientError(answer, "RestoreObject")  # type: ignore[arg-type]
+
+    store._connection.client.meta.events.register("provide-client-params.s3.RestoreObject", refuse)
+    with pytest.raises(StorageError, match=r"refused s3:RestoreObject on "):
+        store.thaw(YEARLY, 2)
+    assert store.availability(YEARLY) == "archived"
 
 
 def test_what_says_what_a_backup_is_stays_in_the_standard_class(url: str, open_s3: Open) -> None:
@@ -98,13 +131,6 @@ def test_an_archived_source_that_a_head_does_not_show_is_refused(localstack_url:
         store.copy(YEARLY, DAILY)
 
 
-def test_a_store_that_cannot_thaw_says_so(seaweed_url: str, open_s3: Open) -> None:
-    store = open_s3(seaweed_url, attributes=ATTRIBUTES)
-    store.create(YEARLY, [b"cold"])
-    with pytest.raises(StorageError, match=r"refused s3:RestoreObject on .*: MethodNotAllowed"):
-        store.thaw(YEARLY, 2)
-
-
 def test_what_is_being_thawed_may_be_asked_for_again(localstack_url: str, open_s3: Open) -> None:
     store = open_s3(localstack_url, attributes=ATTRIBUTES)
     store.create(YEARLY, [b"cold"])
@@ -131,6 +157,16 @@ def test_a_thaw_of_nothing(url: str, open_s3: Open) -> None:
         ({}, "ready"),
         ({"StorageClass": "GLACIER_IR"}, "ready"),
         ({"StorageClass": "GLACIER"}, "archived"),
+        ({"StorageClass": "INTELLIGENT_TIERING"}, "ready"),
+        ({"StorageClass": "INTELLIGENT_TIERING", "ArchiveStatus": "DEEP_ARCHIVE_ACCESS"}, "archived"),
+        (
+            {
+                "StorageClass": "INTELLIGENT_TIERING",
+                "ArchiveStatus": "ARCHIVE_ACCESS",
+                "Restore": 'ongoing-request="true"',
+            },
+            "thawing",
+        ),
         ({"StorageClass": "DEEP_ARCHIVE", "Restore": ""}, "archived"),
         ({"StorageClass": "DEEP_ARCHIVE", "Restore": 'ongoing-request="true"'}, "thawing"),
         (

@@ -1,6 +1,7 @@
 """Copies within a bucket when answers are lost, others write in between, and stores do what they were not asked to."""
 
 import time
+import tomllib
 from collections.abc import Callable
 from typing import Any
 
@@ -12,6 +13,7 @@ from tests.servers.answering import Answer, Question, answering
 from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
 from tests.servers.localstack import REGION
+from tests.servers.process import REPOSITORY
 from tests.stores.s3_help import KEY, MIB, PART, Open, endpoint_of, fetch
 
 COPY = "monthly/data/prod/0123.mdb.zst.age"
@@ -240,3 +242,10 @@ def test_the_right_that_is_missing_is_named(open_s3: Open, monkeypatch: pytest.M
     with pytest.raises(StorageError, match=f"refused s3:PutObject on s3://bucket/prefix/{COPY}") as caught:
         try_copying(open_s3, monkeypatch, denied, sent=[])
     assert "Allow s3:PutObjectRetention there" in str(caught.value.hint)
+
+
+def test_the_oldest_boto3_that_is_allowed_knows_the_condition_of_a_copy() -> None:
+    """botocore has it from 1.40.61 on, which boto3 of the same number asks for; before, it refuses the parameter."""
+    requirements = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    (least,) = [text.removeprefix("boto3>=") for text in requirements if text.startswith("boto3>=")]
+    assert tuple(map(int, least.split("."))) >= (1, 40, 61)

@@ -40,6 +40,8 @@ def translated(error: S3Error) -> ArchiverError:
         ),
         ("AccessDenied", "Access Denied", "Allow s3:PutObject there"),
         ("InvalidRequest", "Bucket is missing Object Lock Configuration", "remove the option object_lock"),
+        ("NotImplemented", "Header 'x-amz-object-lock-mode' is not implemented", "remove the option object_lock"),
+        ("NotImplemented", "A header you provided", "conditional_writes to false"),
     ],
 )
 def test_advice_for_what_a_create_needs(code: str, detail: str, hint: str) -> None:
@@ -63,7 +65,7 @@ def test_advice_for_what_a_create_needs(code: str, detail: str, hint: str) -> No
         ("InvalidPart", 400, RefusedError, "does not find the parts to be what was sent"),
         ("KMS.DisabledException", 400, RefusedError, "the key in KMS cannot be used (DisabledException)"),
         ("SlowDown", 503, StorageError, "slow down"),
-        ("NotImplemented", 501, StorageError, "does not support"),
+        ("NotImplemented", 501, StorageError, "does not support a feature of the request: short and stout"),
         ("InternalError", 500, StorageError, "failed s3:PutObject on s3://bucket/key: InternalError"),
         ("Teapot", 418, RefusedError, "refused s3:PutObject on s3://bucket/key: Teapot short and stout"),
     ],
@@ -143,3 +145,11 @@ def test_only_the_stores_word_is_a_rejection(status: int, rejected: bool) -> Non
     assert is_rejection(refusal("Any", status)) is rejected
     assert not is_rejection(ReadTimeoutError(endpoint_url=ENDPOINT))
     assert not is_rejection(None)
+
+
+def test_what_a_store_does_not_have_is_not_always_about_creates() -> None:
+    refused = refusal("NotImplemented", 501, "Transition is not implemented")
+    error = translate(refused, action="s3:PutLifecycleConfiguration", place="s3://bucket/", endpoint=ENDPOINT)
+    assert error.message.endswith(": it does not support a feature of the request: Transition is not implemented")
+    assert "conditional_writes" not in str(error.hint)
+    assert translated(refusal("NotImplemented", 501)).message.endswith("a feature of the request")

@@ -9,10 +9,10 @@ from botocore.exceptions import ClientError
 
 from archiver.config import DEFAULT_CLASSES
 from archiver.errors import BusyError, RefusedError, StorageError
-from archiver.retention.policy import wanted_rules
+from archiver.retention.policy import own_name, wanted_rules
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_lifecycle import change_rules, read_lifecycle, read_rules
-from archiver.stores.s3_rules import full_rules, meaning_of, own_name
+from archiver.stores.s3_rules import full_rules, meaning_of
 from tests.servers.seaweed import LIMITED
 from tests.stores.test_s3_examination import Bucket, bucket, connection, in_localstack, in_seaweed, login
 

@@ -9,11 +9,11 @@ import boto3
 import pytest
 
 from archiver.config import DEFAULT_CLASSES
-from archiver.retention.policy import wanted_rules
+from archiver.retention.policy import own_name, wanted_rules
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_lifecycle import change_rules, read_lifecycle, read_rules
-from archiver.stores.s3_rules import full_rules, own_name
+from archiver.stores.s3_rules import full_rules
 from tests.servers.ceph import ceph
 from tests.servers.process import ServerError
 

@@ -123,6 +123,18 @@ def test_a_copy_is_locked_as_its_own_class_has_it(bucket: Bucket, open_s3: Open,
         store.copy(DAILY, MONTHLY)
 
 
+@pytest.mark.parametrize("lock", ["governance", None])
+def test_a_copy_of_what_is_held_is_not_held(bucket: Bucket, open_s3: Open, lock: str | None) -> None:
+    """SeaweedFS gives it the hold of its source, and then nothing would ever end it."""
+    open_s3(bucket.url, attributes=ATTRIBUTES, object_lock="governance").create(HELD, [b"held"])
+    store = open_s3(bucket.url, attributes=ATTRIBUTES, object_lock=lock)
+    store.copy(HELD, DAILY)
+    head = bucket.head(store, DAILY)
+    assert head.get("ObjectLockLegalHoldStatus", "OFF") == "OFF"
+    assert ("ObjectLockMode" in head) is (lock is not None)
+    assert bucket.head(store, HELD)["ObjectLockLegalHoldStatus"] == "ON"
+
+
 def test_a_deleted_key_stays_as_a_version(bucket: Bucket, open_s3: Open) -> None:
     store = open_s3(bucket.url, attributes=ATTRIBUTES, object_lock="governance")
     store.create(DAILY, [b"locked"])

@@ -45,6 +45,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "floor": math.floor,
     "keys": sorted,
     "length": len,
+    "max": lambda *numbers: max(numbers),
     "merge": _merge,
     "regex": _regex,
     "replace": lambda text, old, new: text.replace(old, new),
@@ -53,6 +54,7 @@ FUNCTIONS: dict[str, Callable[..., Any]] = {
     "split": lambda separator, text: text.split(separator),
     "substr": lambda text, offset, length: text[offset : offset + length],
     "toset": set,
+    "tostring": str,
     "trimsuffix": lambda text, suffix: text.removesuffix(suffix),
     "values": lambda each: [value for _, value in sorted(each.items())],
 }

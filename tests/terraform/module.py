@@ -106,6 +106,8 @@ def _converted(value: Any, kind: Expression, name: str, scope: Mapping[str, Any]
     if value is None:
         return None
     (inner,) = parts(kind)
+    if inner.data == "identifier" and text_of(inner) == "any":
+        return value
     if inner.data == "identifier":
         if type(value) not in _SIMPLE[text_of(inner)]:
             raise InvalidError(f"{name}: expected {text_of(inner)}, got {value!r}")

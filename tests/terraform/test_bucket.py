@@ -4,10 +4,18 @@ import json
 from typing import Any
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from archiver.config import RetentionClass
+from archiver.retention.attributes import attribution
+from tests.iam.policies import fill_in
+from tests.iam.test_document import STATEMENTS
 from tests.terraform.hcl import TERRAFORM
 from tests.terraform.lifecycle import BUCKET, KEY, backups_module
 from tests.terraform.module import InvalidError, Module
+from tests.terraform.test_lifecycle import CLASSES as TERMS
+from tests.terraform.test_lifecycle import NAMES
 
 CLASSES = {"daily": {"keep": 35, "lease": 7}}
 GIVEN = "arn:aws:kms:eu-central-1:000000000000:key/given"
@@ -79,6 +87,55 @@ def test_requests_without_tls_or_with_an_old_one_are_denied_to_all() -> None:
     ]
 
 
+def own_statements(**variables: Any) -> list[dict[str, Any]]:
+    """Those of the bucket's policy after the two on TLS."""
+    found: list[dict[str, Any]] = json.loads(backups(**variables).resource("aws_s3_bucket_policy", "this")["policy"])[
+        "Statement"
+    ]
+    assert [statement["Sid"] for statement in found[:2]] == ["DenyWithoutTls", "DenyOldTls"]
+    return found[2:]
+
+
+def test_with_object_lock_longer_locks_than_archiver_s_are_denied() -> None:
+    """The statement of docs/iam/README.md, with the longest keep + lease and a day."""
+    classes = {"daily": {"keep": 35, "lease": 7}, "monthly": {"keep": 400, "lease": 35}}
+
+    (found,) = own_statements(classes=classes, object_lock="governance")
+
+    assert found == fill_in(STATEMENTS["DenyLongLocks"], BUCKET, "")
+    assert own_statements(classes=classes) == []
+    (short,) = own_statements(object_lock="compliance")
+    assert short["Condition"] == {"NumericGreaterThan": {"s3:object-lock-remaining-retention-days": "43"}}
+
+
+@given(st.dictionaries(NAMES, TERMS, min_size=1, max_size=4))
+@settings(max_examples=40, deadline=None)
+def test_no_lock_of_archiver_s_is_denied(classes: dict[str, RetentionClass]) -> None:
+    (found,) = own_statements(
+        classes={name: {"keep": term.keep, "lease": term.lease} for name, term in classes.items()},
+        object_lock="compliance",
+    )
+    limit = int(found["Condition"]["NumericGreaterThan"]["s3:object-lock-remaining-retention-days"])
+    keys = [f"{name}/data/s/b.started" for name in classes] + ["vault/s/00/a.age"]
+    days = [attribution(classes)(key).retain_days for key in keys]
+
+    # And none that is longer than the longest, but for the day, is allowed.
+    assert max(each for each in days if each is not None) + 1 == limit
+
+
+OWN = {"Sid": "Own", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObjectTagging", "Resource": "*"}
+
+
+def test_further_statements_are_part_of_the_policy() -> None:
+    conditional = {**OWN, "Sid": "Other", "Condition": {"Bool": {"a:b": "true"}}}
+
+    assert own_statements(policy_statements=[OWN, conditional]) == [OWN, conditional]
+    assert replication(policy_statements=[OWN]).called("replica")["policy_statements"] == [OWN]
+    for wrong in (["x"], [{"Sid": "OnlyThat"}]):
+        with pytest.raises(InvalidError, match="at least Sid, Effect"):
+            backups(policy_statements=wrong)
+
+
 @pytest.mark.parametrize(("prefix", "base"), [("", ""), ("prod/a", "prod/a/")])
 def test_all_of_the_destination_is_copied_and_no_deletion(prefix: str, base: str) -> None:
     module = replication(prefix=prefix)
@@ -113,17 +170,17 @@ def test_with_kms_it_is_decrypted_with_one_key_and_encrypted_with_the_other() ->
 
 
 def test_the_second_bucket_gets_what_the_first_has() -> None:
-    def given(**variables: Any) -> dict[str, Any]:
+    def passed(**variables: Any) -> dict[str, Any]:
         module = replication(prefix="prod", object_lock="compliance", **variables)
         found = module.called("replica")
         assert found["classes"] == {"daily": {"keep": 35, "lease": 7, "storage_class": None}}
         assert (found["bucket"], found["prefix"], found["object_lock"]) == ("my-replica", "prod", "compliance")
         return found
 
-    assert (given()["create_kms_key"], given()["kms_key_arn"]) == (False, None)
-    made = given(kms={"key_arn": KEY})
+    assert (passed()["create_kms_key"], passed()["kms_key_arn"]) == (False, None)
+    made = passed(kms={"key_arn": KEY})
     assert (made["create_kms_key"], made["kms_key_arn"]) == (True, None)
-    named = given(kms={"key_arn": KEY, "replica_key_arn": GIVEN})
+    named = passed(kms={"key_arn": KEY, "replica_key_arn": GIVEN})
     assert (named["create_kms_key"], named["kms_key_arn"]) == (False, GIVEN)
 
 

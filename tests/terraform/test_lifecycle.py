@@ -65,13 +65,21 @@ def test_the_rules_are_those_of_lifecycle_apply(classes: dict[str, RetentionClas
     assert by_name(lifecycle_rules(exported(config))) == by_name(wanted)
 
 
-def test_no_rule_reaches_what_has_no_end() -> None:
-    rules = lifecycle_rules(exported(configured(DEFAULT_CLASSES, "prod")))
+@pytest.mark.parametrize("prefix", ["", "prod"])
+def test_no_rule_ends_what_has_no_end(prefix: str) -> None:
+    rules = lifecycle_rules(exported(configured(DEFAULT_CLASSES, prefix)))
+    base = f"{prefix}/" if prefix else ""
 
-    for key in ("prod/vault/s/0123/alice.age", "prod/held/backups/s/b/manifest.json", "prod/held/data/s/x.mdb.zst.age"):
-        reaching = [rule for rule in rules if key.startswith(rule["Filter"]["Prefix"])]
-        assert reaching
-        assert not any("Days" in rule.get("Expiration", {}) for rule in reaching)
+    def reaching(key: str) -> list[dict[str, Any]]:
+        return [rule for rule in rules if (base + key).startswith(rule["Filter"]["Prefix"])]
+
+    # Not even old versions: whoever deletes a vault's file and creates another over the marker destroys nothing.
+    assert reaching("vault/s/0123/alice.age") == []
+    assert reaching("somebody-elses/key") == []
+    for key in ("held/backups/s/b/manifest.json", "held/data/s/x.mdb.zst.age"):
+        (rule,) = reaching(key)
+        assert "Days" not in rule["Expiration"]
+        assert rule["NoncurrentVersionExpiration"] == {"NoncurrentDays": 7}
 
 
 def test_a_destination_in_another_prefix_has_other_names() -> None:

@@ -18,7 +18,7 @@ from archiver.config import DEFAULT_CLASSES
 from archiver.operations.lifecycle_export import lifecycle_configuration
 from tests.servers.process import REPOSITORY, S3Server
 from tests.terraform.hcl import MODULES, TERRAFORM
-from tests.terraform.lifecycle import lifecycle_rules
+from tests.terraform.lifecycle import BUCKET, backups_module, lifecycle_rules
 from tests.terraform.test_lifecycle import by_name, configured, exported
 
 PREFIX = "prod/a"
@@ -56,6 +56,7 @@ module "replication" {
   replication_time_control = true
 }
 """
+OWN = {"Sid": "Own", "Effect": "Deny", "Principal": "*", "Action": "s3:PutObjectTagging", "Resource": "*"}
 Terraform = Callable[..., str]
 
 
@@ -108,16 +109,48 @@ def test_terraform_evaluates_the_rules_as_the_evaluator_here_does(terraform: Ter
     (tmp_path / "archiver.auto.tfvars.json").write_text(json.dumps(variables))
     (tmp_path / "bucket.auto.tfvars").write_text('bucket = "b"\n')
 
-    answer = terraform(tmp_path, "console", given="jsonencode([local.rule_prefix, local.expiring])\n")
+    answer = terraform(tmp_path, "console", given="jsonencode([local.rule_prefix, local.expiring, local.tidying])\n")
 
-    begin, expiring = json.loads(json.loads(answer))
+    begin, expiring, tidying = json.loads(json.loads(answer))
     theirs = {f"{begin}-{name}": (rule["prefix"], rule["days"]) for name, rule in expiring.items()}
+    theirs |= {f"{begin}-{name}": (prefix, None) for name, prefix in tidying.items()}
     ours = {
-        rule["ID"]: (rule["Filter"]["Prefix"], rule["Expiration"]["Days"])
-        for rule in lifecycle_rules(variables)
-        if "Days" in rule.get("Expiration", {})
+        rule["ID"]: (rule["Filter"]["Prefix"], rule["Expiration"].get("Days")) for rule in lifecycle_rules(variables)
     }
     assert theirs == ours
+
+
+@pytest.mark.parametrize("object_lock", [None, "governance"])
+@pytest.mark.parametrize("further", [[], [OWN, {**OWN, "Sid": "Other", "Condition": {"Bool": {"a:b": "true"}}}]])
+def test_terraform_evaluates_the_bucket_s_policy_as_the_evaluator_here_does(
+    terraform: Terraform, tmp_path: Path, object_lock: str | None, further: list[dict[str, Any]]
+) -> None:
+    shutil.copy(TERRAFORM / "variables.tf", tmp_path)
+    locals_, resource = (TERRAFORM / "bucket.tf").read_text().split('\nresource "aws_s3_bucket_policy" "this" {')
+    begin = locals_.index("locals {")
+    policy = resource.partition("policy = ")[2].partition("\n\n")[0].replace("aws_s3_bucket.this.arn", "local.arn")
+    (tmp_path / "policy.tf").write_text(
+        f'{locals_[begin:]}\nlocals {{\n  arn = "arn:aws:s3:::{BUCKET}"\n  policy = {policy}\n}}\n'
+    )
+    variables = exported(configured(DEFAULT_CLASSES, PREFIX)) | {
+        "bucket": BUCKET, "object_lock": object_lock, "policy_statements": further,
+    }  # fmt: skip
+    (tmp_path / "archiver.auto.tfvars.json").write_text(json.dumps(variables))
+
+    answer = terraform(tmp_path, "console", given="local.policy\n")
+
+    ours = backups_module(variables).resource("aws_s3_bucket_policy", "this")["policy"]
+    assert json.loads(json.loads(answer)) == json.loads(ours)
+
+
+@pytest.mark.parametrize("wrong", [["x"], [{"Sid": "OnlyThat"}], "x", {"a": OWN, "b": "x"}])
+def test_terraform_refuses_what_is_no_statement(terraform: Terraform, tmp_path: Path, wrong: Any) -> None:
+    shutil.copy(TERRAFORM / "variables.tf", tmp_path)
+    variables = exported(configured(DEFAULT_CLASSES, PREFIX)) | {"bucket": BUCKET, "policy_statements": wrong}
+    (tmp_path / "archiver.auto.tfvars.json").write_text(json.dumps(variables))
+
+    with pytest.raises(AssertionError, match=r"policy_statements|Iteration over non-iterable"):
+        terraform(tmp_path, "plan", "-input=false")
 
 
 @pytest.mark.slow

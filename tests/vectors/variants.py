@@ -68,6 +68,13 @@ _COPIES = (
         lambda files: promote(files, "monthly", None),
     ),
     Variant(
+        "terms-shorter",
+        "terms.json says less than the manifest: somebody planted it, and the copy is promised for as long as its "
+        "manifest says",
+        "cold",
+        lambda files: promote(files, "monthly", PROMOTED_TERMS.replace(b"400", b"10")),
+    ),
+    Variant(
         "terms-oversized",
         "terms.json has 1,025 bytes: the copy is promised for as long as its manifest says, with a warning",
         "cold",
