@@ -76,8 +76,9 @@ def run_night(config: Config, name: str | None, retention_class: str, label: str
                 found = _examine(config, store, reporter)
                 return Night(result, promoted, found, store.requests, time.monotonic() - began)
         except ArchiverError as error:
-            if not tried:
-                _rescue(config, source, error, reporter)
+            # Where the store cannot be reached, asking it again takes minutes and tells nothing.
+            if not tried and not is_unreachable(error):
+                _rescue(config, source, reporter)
             raise
 
 
@@ -124,7 +125,7 @@ def _is_old(archive: Archive) -> bool:
     return False
 
 
-def _rescue(config: Config, source: SourceConfig, failure: ArchiverError, reporter: Reporter) -> None:
+def _rescue(config: Config, source: SourceConfig, reporter: Reporter) -> None:
     """Copy the newest backup into a class that keeps it for longer, if it would lapse soon. Never raises: why there is
     no new one is what the operator must read last."""
     try:
@@ -132,9 +133,7 @@ def _rescue(config: Config, source: SourceConfig, failure: ArchiverError, report
             store.recover()
             _save_newest(_archive(config, source, store), in_force(config.classes, None), reporter)
     except ArchiverError as error:
-        # A store that cannot be reached is told of once.
-        if not (is_unreachable(failure) and is_unreachable(error)):
-            reporter.warn(f"whether the newest backup would lapse cannot be looked at: {error.message}")
+        reporter.warn(f"whether the newest backup would lapse cannot be looked at: {error.message}")
 
 
 def _save_newest(archive: Archive, terms: Mapping[str, Term], reporter: Reporter) -> bool:
