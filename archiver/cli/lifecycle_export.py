@@ -25,7 +25,7 @@ def export(*, output: Output, config: Path | None, form: str, path: Path | None)
 
     That tool replaces all rules of the bucket: what others have in it must be in its own configuration. So must what
     is left of a class: keep its table in archiver.toml, with every = "never", until archiver list --all shows nothing
-    in it.
+    in it, and then for its lease and ten days more.
     """
     from archiver.config import find_config, load_config
     from archiver.operations.lifecycle_export import lifecycle_configuration, terraform_variables

@@ -174,7 +174,8 @@ def left_problems(store: Store, classes: Mapping[str, RetentionClass], rules: Se
             f"class {name} is not in the configuration, is not empty, and has no lifecycle rules: what is in it stays "
             "for ever",
             f'Put [class.{name}] back into archiver.toml, with every = "never", and run archiver lifecycle apply, as '
-            "an administrator; remove it when archiver list --all shows nothing in it.",
+            "an administrator; remove it when archiver list --all shows nothing in it, and then its lease and ten days "
+            "have passed.",
         )
 
 
