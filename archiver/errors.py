@@ -113,3 +113,8 @@ class StorageError(ArchiverError):
 
 class RefusedError(StorageError):
     """The store answered, and refuses what was asked of one key; others may be had."""
+
+
+def is_unreachable(error: ArchiverError) -> bool:
+    """Whether the store itself fails, so that it will fail at anything else too."""
+    return isinstance(error, StorageError) and not isinstance(error, RefusedError)

@@ -11,7 +11,7 @@ from archiver.cli import human
 from archiver.cli.describe import authorship, removal, removed_document, signed, warn_of_doubts
 from archiver.cli.options import PathArgument, access_options, command
 from archiver.cli.output import Output, report
-from archiver.errors import ArchiverError, IntegrityError
+from archiver.errors import ArchiverError, IntegrityError, is_unreachable
 
 if TYPE_CHECKING:
     from archiver.operations.access import AccessOptions
@@ -90,6 +90,8 @@ def _check_all(
                     raise copy.error
                 results.append(check(copy))
             except ArchiverError as error:
+                if is_unreachable(error):
+                    raise
                 place = copy.place
                 results.append(
                     {

@@ -10,6 +10,7 @@ from typing import Literal
 
 from archiver.catalog.manifest import Manifest
 from archiver.catalog.names import BackupPlace
+from archiver.config import HELD
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import (
     ArchiverError,
@@ -171,7 +172,7 @@ class History:
                 return candidates
             if not isinstance(errors[0], IntegrityError | NotFoundError | RefusedError):
                 raise errors[0]
-            return Unreadable(items[0].place, errors[0], self._expired(items, errors))
+            return Unreadable(items[0].place, _as_damage(errors[0]), self._expired(items, errors))
 
         for candidates in map(load, by_id) if lazily else ordered_map(load, by_id, workers=_READERS):
             if isinstance(candidates, Unreadable):
@@ -212,11 +213,13 @@ class History:
         other places, in their order: at least one thing where there is no candidate."""
         found: dict[str, list[_Copy]] = {}
         errors: list[ArchiverError] = []
+        lost: list[Listed] = []
         for item in items:
             try:
                 backup = self._load(item.place)
             except (IntegrityError, NotFoundError, StorageError) as error:
                 errors.append(error)
+                lost.append(item)
             else:
                 found.setdefault(backup.blake3, []).append(_Copy(backup, item))
         candidates = []
@@ -229,11 +232,13 @@ class History:
                         check_lists(self._store, copy.listed.place, copy.backup.manifest)
                 except (IntegrityError, NotFoundError, StorageError) as error:
                     errors.append(error)
+                    lost.append(copy.listed)
                 else:
                     whole.append(copy)
             if whole:
                 backup = self._with_places(whole)
                 candidates.append(_Candidate(backup, self._statement(backup, modified, items)))
+        candidates = [replace(item, backup=self._with_lost(item.backup, lost)) for item in candidates]
         return candidates, errors
 
     def _oldest_first(self, copies: Sequence[_Copy]) -> list[_Copy]:
@@ -273,6 +278,20 @@ class History:
         places = tuple(copy.listed.place for copy in copies)
         return replace(copies[0].backup, places=places, promises=promises, irregular=tuple(doubts))
 
+    def _with_lost(self, backup: Backup, lost: Sequence[Listed]) -> Backup:
+        """``backup``, with a word on each place that is promised still and holds no whole copy."""
+        if not lost:
+            return backup
+        now = self._store.clock()
+        told = []
+        for item in lost:
+            end, _ = promise_of(self._store, item, backup.manifest)
+            if end is None or end > now:
+                name = item.place.retention_class
+                again = f"archiver hold {item.place.backup}" if name == HELD else "archiver promote"
+                told.append(f"the copy in {name} is not whole, and is ignored: {again} makes it anew, where it can")
+        return replace(backup, irregular=(*backup.irregular, *told))
+
     def _expired(self, items: Sequence[Listed], errors: Sequence[ArchiverError]) -> datetime | None:
         """Until when a backup that cannot be read says to have been promised: ``Unreadable.expired``."""
         if not all(isinstance(error, UnsignedError) for error in errors):
@@ -285,6 +304,11 @@ class History:
     def _statement(self, backup: Backup, modified: datetime, items: Iterable[Listed]) -> Statement:
         began = self._began(item.place for item in items) if is_long(backup.manifest) else None
         return Statement(backup.manifest, backup.blake3, backup.signer, modified, began)
+
+
+def _as_damage(error: ArchiverError) -> ArchiverError:
+    """What is missing of something that is listed is damage, and not that there is none."""
+    return IntegrityError(error.message, hint=error.hint) if isinstance(error, NotFoundError) else error
 
 
 def _rank(judged: tuple[_Candidate, Verdict]) -> tuple[bool, int, datetime]:

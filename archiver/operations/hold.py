@@ -28,7 +28,8 @@ def hold(site: CopySite, reference: str, reporter: Reporter, *, dry_run: bool) -
     What fails in between leaves keys in ``held`` that do not expire: holding it again goes on with them, releasing it
     removes them, and so does archiver expire after a while (release.LEFT_OVER).
     """
-    backup = site.archive.find(reference)
+    # CLASS/ID would be that copy alone, and its placement believed: the oldest copy's is to count.
+    backup = site.archive.find(reference.rpartition("/")[2])
     check_vaults(site.archive, backup)
     if HELD in backup.promises:
         _check_held(site.archive, backup)

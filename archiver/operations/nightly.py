@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from archiver.config import Config, SourceConfig
-from archiver.errors import ArchiverError
+from archiver.errors import ArchiverError, is_unreachable
 from archiver.operations.access import configured_keys
 from archiver.operations.archive import Archive
 from archiver.operations.backup import BackupResult, make_backup
@@ -19,7 +19,7 @@ from archiver.operations.backup_setup import backup_request, check_backup_class,
 from archiver.operations.history import Backup
 from archiver.operations.lifecycle import examine_rules
 from archiver.operations.places import latest
-from archiver.operations.promote import Promoted, is_unreachable, known, promote_due
+from archiver.operations.promote import Promoted, known, promote_due
 from archiver.operations.promotion import Copied, promote_copy
 from archiver.operations.run_lock import run_lock
 from archiver.progress import Reporter
@@ -28,6 +28,8 @@ from archiver.retention.policy import Term, in_force
 from archiver.retention.promotion import rescue
 from archiver.stores.base import Store
 
+_BEGUN = "rescue-begun"
+"""In the source's state directory while a rescue at the beginning of a run is under way."""
 _OLD = timedelta(days=2)
 """How old the newest backup must be to be saved at the beginning of a run: with a class that keeps a day or two, every
 night's would be."""
@@ -106,11 +108,21 @@ def _examine(config: Config, store: Store, reporter: Reporter) -> list[Problem]:
 def _rescue_old(config: Config, source: SourceConfig, reporter: Reporter) -> bool:
     """``_rescue``, before anything of this run can fail, where the newest backup is old; whether no more can be done.
     Never raises: a new backup is the better rescue."""
+    begun = config.state_directory / source.name / _BEGUN
     try:
+        if begun.exists():
+            # The last one was cut off, by a time limit perhaps: this time the backup comes first.
+            begun.unlink()
+            return False
         with closing(open_destination(config, source)) as store:
             archive = _archive(config, source, store)
-            return _is_old(archive) and _save_newest(archive, in_force(config.classes, None), reporter)
-    except ArchiverError:
+            if not _is_old(archive):
+                return False
+            begun.touch()
+            saved = _save_newest(archive, in_force(config.classes, None), reporter)
+            begun.unlink(missing_ok=True)
+            return saved
+    except (ArchiverError, OSError):
         # What is wrong is for the run to say; if it fails, there is another try.
         return False
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime
 
-from archiver.errors import ArchiverError, RefusedError, StorageError
+from archiver.errors import ArchiverError, RefusedError, is_unreachable
 from archiver.operations.archive import Archive
 from archiver.operations.copy_plan import CopyPlan, plan_copy
 from archiver.operations.history import Backup
@@ -13,6 +13,9 @@ from archiver.operations.promotion import Copied, promote_copy
 from archiver.progress import Reporter
 from archiver.retention.policy import Term
 from archiver.retention.promotion import Known, Promotion, promotions
+
+_REFUSALS = 3
+"""In a row, after which nothing more is tried in a class: the store lets nothing be copied into it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,8 +39,8 @@ def promote_due(archive: Archive, terms: Mapping[str, Term], reporter: Reporter)
     """Do the promotions that are due under ``terms``, those of the configuration, longest class first.
 
     One that fails is told, and the next backup of the same period takes its place: a damaged one must not leave the
-    period without any. Where none can, it is due again the next time. A store that cannot be reached ends it. For the
-    one run that holds the source's lock.
+    period without any. Where none can, it is due again the next time. A store that cannot be reached ends it, and one
+    that refuses several in a row ends that class. For the one run that holds the source's lock.
     """
     backups, candidates = _believed(archive)
     now = archive.store.clock()
@@ -45,7 +48,8 @@ def promote_due(archive: Archive, terms: Mapping[str, Term], reporter: Reporter)
     made: set[str] = set()
     for name in dict.fromkeys(promotion.target for promotion in promotions(candidates, terms, now)):
         failed: set[str] = set()
-        while True:
+        refused = 0
+        while refused < _REFUSALS:
             lasting = [replace(item, lasting=item.lasting and item.backup not in failed) for item in candidates]
             due = promotions(lasting, {name: terms[name]}, now)
             if not due:
@@ -59,7 +63,9 @@ def promote_due(archive: Archive, terms: Mapping[str, Term], reporter: Reporter)
                 if is_unreachable(error):
                     return done
                 failed.add(promotion.backup)
+                refused = refused + 1 if isinstance(error, RefusedError) else 0
             else:
+                refused = 0
                 done.append(Promoted(promotion, copied))
                 made.update(copied.keys)
                 candidates = [_with_copy(item, promotion.backup, name, copied.promise) for item in candidates]
@@ -100,11 +106,6 @@ def known(backups: Sequence[Backup]) -> list[Known]:
         )
         for backup in backups
     ]
-
-
-def is_unreachable(error: ArchiverError) -> bool:
-    """Whether the store itself fails, so that it will fail at anything else too."""
-    return isinstance(error, StorageError) and not isinstance(error, RefusedError)
 
 
 def _believed(archive: Archive) -> tuple[dict[str, Backup], list[Known]]:

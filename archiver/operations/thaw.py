@@ -54,7 +54,8 @@ def refuse_archived(backup: str, archived: Sequence[Archived]) -> None:
     thawing = sum(item.state == "thawing" for item in archived)
     under_way = f", {thawing} of them are being thawed" if thawing else ""
     raise RefusedError(
-        f"{len(archived):,} object{'' if len(archived) == 1 else 's'} ({total(archived) / 2**20:.1f} MiB) of backup {backup} must be thawed: archived "
+        f"{len(archived):,} object{'' if len(archived) == 1 else 's'} ({total(archived) / 2**20:.1f} MiB) of backup "
+        f"{backup} must be thawed: archived "
         f"in {', '.join(sorted({item.storage_class for item in archived}))}{under_way}",
         hint="Add --thaw: it asks the store for them, waits for some hours, and then restores.",
     )

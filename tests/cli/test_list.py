@@ -31,6 +31,31 @@ def path(scene: Scene, key: str) -> Path:
     return scene.destination / key
 
 
+@pytest.mark.parametrize("lost", ["contents.jsonl.zst.age", "objects.jsonl.zst", "placement.jsonl.zst", "minisig"])
+def test_a_promised_copy_that_is_not_whole_is_told(scene: Scene, made: str, lost: str) -> None:
+    """It would be missed only when the others have expired."""
+    (found,) = [item for item in scene.destination.glob("held/**/*") if made in str(item) and item.name.endswith(lost)]
+    found.unlink()
+    done = listed(scene)
+    assert done.code == 3
+    assert (
+        f"warning: the copy in held is not whole, and is ignored: archiver hold {made} makes it anew, where it can"
+        in done.errors
+    )
+    assert archiver("verify", "--all", *scene.identity).code == 3
+    again = archiver("hold", made, "--config", str(scene.config))
+    assert again.code == 3, again.errors
+    assert (listed(scene).code, listed(scene).errors) == (0, "")
+
+
+def test_damage_in_every_copy_is_no_absence(scene: Scene, made: str) -> None:
+    """Exit code 5 would say that there is no backup."""
+    for found in scene.destination.glob(f"*/data/{SOURCE}/{made}.objects.jsonl.zst"):
+        found.unlink()
+    assert listed(scene).code == 4
+    assert archiver("verify", "--all", *scene.identity).code == 4
+
+
 def test_all_classes_are_shown_and_what_is_held_is_for_ever(scene: Scene, made: str) -> None:
     done = listed(scene)
     assert (done.code, done.errors) == (0, "")

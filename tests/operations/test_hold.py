@@ -8,9 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from archiver.buffers import Buffer
-from archiver.catalog.names import BackupPlace, parse_object_key, vault_key
+from archiver.catalog.lines import encode_lines
+from archiver.catalog.names import BackupPlace, object_key, parse_object_key, vault_key
+from archiver.catalog.records import PLACEMENT, PlacementRecord
 from archiver.catalog.terms import Terms, encode_terms
-from archiver.config import DEFAULT_CLASSES, HELD
+from archiver.config import DEFAULT_CLASSES, HELD, Tuning
 from archiver.crypto.trust import TrustedKey
 from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, StorageError
 from archiver.operations.copy_plan import plan_copy
@@ -20,6 +22,7 @@ from archiver.operations.expire import plan_expiry
 from archiver.operations.history import Backup
 from archiver.operations.hold import hold
 from archiver.operations.needs import needs
+from archiver.operations.objects import write_object
 from archiver.operations.promotion import carry_out, promote_copy
 from archiver.operations.release import LEFT_OVER, left_over, list_held, release
 from archiver.progress import Silent
@@ -80,6 +83,35 @@ def test_what_is_held_is_not_held_again(site: Site) -> None:
 
     with pytest.raises(AlreadyExistsError, match="is held already"):
         do_hold(site, "20261122")
+
+
+def test_a_class_before_the_id_does_not_choose_what_is_believed(site: Site) -> None:
+    """A planted copy's placement may lead to garbage: the oldest copy's counts, whichever is named."""
+    plant_copy(site, place("daily"), "monthly")
+    do_hold(site, f"monthly/{BACKUP}")
+    trial_store(site).expire("daily/", "monthly/")
+    check_whole(site.archive(), place(HELD))
+
+
+def plant_copy(site: Site, first: BackupPlace, name: str) -> None:
+    """A copy of a backup that leads to garbage of the right size; younger than the original."""
+    site.store.now += timedelta(minutes=5)
+    archive = site.archive()
+    backup = archive.find(first.backup)
+    planted = BackupPlace(name, first.source, first.backup)
+    records = []
+    for record in archive.objects(backup).values():
+        key = object_key(name, first.source, record.id, record.kind)
+        site.store.create(key, [bytes(record.stored_size)])
+        records.append(PlacementRecord(id=record.id, key=key))
+    write_object(site.store, planted.placement, encode_lines(records, PLACEMENT), [], Tuning(workers=1))
+    for ours, theirs in (
+        (first.contents, planted.contents),
+        (first.objects, planted.objects),
+        (first.signature, planted.signature),
+        (first.manifest, planted.manifest),
+    ):
+        site.store.copy(ours, theirs)
 
 
 def test_release_takes_its_own_keys_and_no_others(site: Site) -> None:

@@ -8,13 +8,14 @@ import pytest
 from archiver.catalog.names import BackupPlace, parse_object_key, vault_key
 from archiver.config import RetentionClass
 from archiver.crypto.trust import TrustedKey
-from archiver.errors import ArchiverError, IntegrityError
+from archiver.errors import ArchiverError, IntegrityError, RefusedError
 from archiver.operations.archive import Archive
 from archiver.operations.history import Backup
 from archiver.operations.promote import failure, known, preview_due, promote_due
 from archiver.progress import Silent
 from archiver.retention.policy import Term
 from archiver.retention.promotion import Promotion
+from archiver.stores.base import StoredObject
 from tests.operations.archives import SOURCE, Site
 from tests.operations.promoting import (
     DAY,
@@ -123,6 +124,19 @@ def test_one_that_fails_is_due_again_where_none_can_take_its_place(site: Site) -
     assert len(heard.warnings) == 1
     site.store.create(lost, [data])
     assert done(site.archive()) == [("monthly", NIGHTS[1], 2)]
+
+
+def test_a_store_that_refuses_every_copy_is_asked_a_few_times(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    for night in range(3, 10):
+        commit(site, f"2026120{night}T020000Z-00000{night}", objects=1)
+
+    def refuse(source: str, key: str) -> StoredObject:
+        raise RefusedError("access denied")
+
+    monkeypatch.setattr(site.store, "copy", refuse)
+    heard = Heard()
+    assert promote_due(site.archive(), terms_of(), heard) == []
+    assert len(heard.warnings) == 3
 
 
 def lose_object(site: Site, backup: str) -> tuple[str, bytes]:

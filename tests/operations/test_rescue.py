@@ -237,6 +237,27 @@ def test_the_next_newest_is_saved_where_the_newest_is_damaged(scene: Scene, monk
     assert f"no newer backup was made: {older} would lapse, and was copied into monthly" in failed.errors
 
 
+def test_a_rescue_that_was_cut_off_lets_the_next_backup_come_first(
+    scene: Scene, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A time limit that is too short for it would otherwise end every run before its backup."""
+    scene.backup()
+    pass_time(monkeypatch, 34 * DAY)
+
+    def cut_off(self: LocalStore, source: str, key: str) -> StoredObject:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(LocalStore, "copy", cut_off)
+        first = backup(scene)
+    assert first.code == 130
+    assert "environment" not in first.errors
+    # It does not succeed here, because what is created has today's age.
+    second = backup(scene).errors
+    assert second.index("environment vector") < second.index("no newer backup was made")
+    assert not list(scene.state.glob("*/rescue-begun"))
+
+
 def test_a_store_that_is_gone_is_told_of_once(scene: Scene, monkeypatch: pytest.MonkeyPatch) -> None:
     scene.backup()
 
