@@ -15,7 +15,7 @@ from tests.servers.localstack import REGION
 from tests.servers.process import S3Server, ServerError
 from tests.servers.seaweed_lifecycle import Time, time_of
 
-DAY_SECONDS = 2
+DAY_SECONDS = 3
 """How long Ceph's days last."""
 BUCKET = "year"
 WITHOUT_DELETION = {
