@@ -3,7 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from archiver.environment.lockfile import Reader
@@ -15,7 +15,12 @@ _SECONDS = 30
 
 def children(pid: int | str = "self") -> list[int]:
     """The processes that process ``pid`` has started and not yet reaped."""
-    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]
+    found = []
+    for path in Path(f"/proc/{pid}/task").glob("*/children"):
+        # A thread that ends meanwhile leaves what it started to another.
+        with suppress(FileNotFoundError, ProcessLookupError):
+            found += [int(child) for child in path.read_text().split()]
+    return found
 
 
 def alive(pid: int) -> bool:
