@@ -5,7 +5,7 @@ import os
 import secrets
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,11 +13,11 @@ from pathlib import Path
 from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, NotFoundError, StorageError
 from archiver.filesystem import sync_directory
-from archiver.retention.rules import Rule
-from archiver.stores.base import Availability, StoredObject
+from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_segment
 from archiver.stores.local_errors import lookup_error, storage_error
+from archiver.stores.plain import PlainStore
 from archiver.stores.ranges import READ_SIZE, check_range, range_end
 
 # No key may hold a '~', so no key can ever be mistaken for a temporary file, nor the other way round.
@@ -26,7 +26,7 @@ _TEMPORARY_END = ".partial"
 _EARLIEST, _LATEST = datetime.min.replace(tzinfo=UTC), datetime.max.replace(tzinfo=UTC)
 
 
-class LocalStore:
+class LocalStore(PlainStore):
     """Implements Store in the directory ``root``, which ``create`` makes when it is missing.
 
     A key is written to a temporary file beside its final place, forced to disk, and linked to its name, which fails
@@ -40,10 +40,6 @@ class LocalStore:
         self._journal = journal
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        return {}
 
     def clock(self) -> datetime:
         return datetime.now(UTC)
@@ -108,22 +104,6 @@ class LocalStore:
         check_key(key)
         self.stat(source)
         return self.create(key, self.read(source))
-
-    def availability(self, key: str) -> Availability:
-        self.stat(key)
-        return "ready"
-
-    def thaw(self, key: str, days: int) -> None:  # noqa: ARG002 - of the protocol
-        self.stat(key)
-
-    def rules(self) -> Sequence[Rule] | None:
-        return None
-
-    def full_key(self, key: str) -> str:
-        return key
-
-    def unlock(self, key: str) -> None:
-        self.stat(key)
 
     def delete(self, key: str) -> None:
         # Directories stay: another thread may be about to create a key in one.

@@ -1,14 +1,14 @@
 """A store in memory: the reference implementation of the contract, for tests and for proofs before a change."""
 
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from datetime import UTC, datetime
 
 from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, NotFoundError
-from archiver.retention.rules import Rule
-from archiver.stores.base import Availability, StoredObject
+from archiver.stores.base import StoredObject
 from archiver.stores.keys import check_directory, check_key, check_prefix, next_segment
+from archiver.stores.plain import PlainStore
 from archiver.stores.ranges import READ_SIZE, check_range, range_end
 
 
@@ -16,7 +16,7 @@ def _now() -> datetime:
     return datetime.now(UTC)
 
 
-class MemoryStore:
+class MemoryStore(PlainStore):
     """Implements Store; its time is what ``clock`` returns."""
 
     def __init__(self, url: str = "memory://", clock: Callable[[], datetime] = _now) -> None:
@@ -24,10 +24,6 @@ class MemoryStore:
         self._now = clock
         self._lock = threading.Lock()
         self._objects: dict[str, tuple[bytes, datetime]] = {}
-
-    @property
-    def requests(self) -> Mapping[str, int]:
-        return {}
 
     def clock(self) -> datetime:
         return self._now()
@@ -68,22 +64,6 @@ class MemoryStore:
     def copy(self, source: str, key: str) -> StoredObject:
         check_key(source)
         return self.create(key, [self._get(source)[0]])
-
-    def availability(self, key: str) -> Availability:
-        self.stat(key)
-        return "ready"
-
-    def thaw(self, key: str, days: int) -> None:  # noqa: ARG002 - of the protocol
-        self.stat(key)
-
-    def rules(self) -> Sequence[Rule] | None:
-        return None
-
-    def full_key(self, key: str) -> str:
-        return key
-
-    def unlock(self, key: str) -> None:
-        self.stat(key)
 
     def delete(self, key: str) -> None:
         check_key(key)
