@@ -94,13 +94,28 @@ class PinLimits:
     """Seconds from a snapshot that was given up to the next attempt."""
 
 
+Compression = Literal["auto", "fast", "balanced", "best"] | int
+"""How hard to compress: by name, or a level of zstd."""
+_MOST_WORKERS = 8
+
+
+def usable_processors() -> int:
+    """How many processors this process may use, at most 8: each costs the memory of two frames."""
+    return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
+
+
 @dataclass(frozen=True, slots=True)
 class Tuning:
-    """Sizes in bytes, counts of threads, the zstd level."""
+    """How much of the machine and of its line a run may take. Sizes in bytes, rates in bytes a second."""
 
-    level: int = 3
-    workers: int = 2
+    compression: Compression = "auto"
+    workers: int = field(default_factory=usable_processors)
+    """Threads that compress, or decompress."""
     frame_size: int = 4 * 1024 * 1024
+    spool: int = 8 * 1024**3
+    """How many sealed bytes may wait on disk for a store that is slower than this host."""
+    limit_upload: int | None = None
+    limit_download: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -330,7 +345,6 @@ def _pin_limits(table: Table) -> PinLimits:
 def _tuning(table: Table) -> Tuning:
     default = Tuning()
     result = Tuning(
-        level=table.integer("level", default.level, 1, 19),
         workers=table.integer("workers", default.workers, 1, 64),
         frame_size=table.integer("frame_size", default.frame_size, 64 * 1024, 64 * 1024 * 1024),
     )

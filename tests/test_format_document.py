@@ -29,8 +29,8 @@ from archiver.catalog.terms import MAX_TERMS, Terms
 from archiver.config import ARCHIVE_CLASSES, HELD
 from archiver.crypto.header import MAX_HEADER
 from archiver.crypto.vault import MAX_VAULT_FILE
-from archiver.operations.backup import EXTENT_LIMIT
 from archiver.operations.release import LEFT_OVER
+from archiver.operations.uploads import EXTENT_LIMIT
 from archiver.stages.frames import MAX_FRAME_SIZE, MAX_FRAMES, MAX_WINDOW
 from tests.vectors.destination import DESTINATION, VAULT, VECTORS
 

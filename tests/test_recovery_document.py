@@ -15,7 +15,7 @@ import pytest
 
 from archiver.config import load_config
 from archiver.environment.comparison import compare_environments
-from archiver.operations import backup as backup_module
+from archiver.operations import backup_environments, backup_media
 from archiver.operations.backup_setup import backup_source
 from archiver.progress import Silent
 from archiver.sources.media import batches
@@ -32,9 +32,10 @@ TIME = 1_700_000_000_123_456_789
 @pytest.fixture
 def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """``data``, ``destination`` with a backup of it, ``card.txt``; limits so small that every kind of object occurs."""
-    monkeypatch.setattr(backup_module, "EXTENT_LIMIT", EXTENT_LIMIT)
-    monkeypatch.setattr(backup_module, "batches", partial(batches, pack_size=PACK_SIZE, pack_limit=PACK_LIMIT))
-    monkeypatch.setattr(backup_module, "Pack", partial(Pack, limit=PACK_LIMIT))
+    monkeypatch.setattr(backup_environments, "EXTENT_LIMIT", EXTENT_LIMIT)
+    monkeypatch.setattr(backup_media, "EXTENT_LIMIT", EXTENT_LIMIT)
+    monkeypatch.setattr(backup_media, "batches", partial(batches, pack_size=PACK_SIZE, pack_limit=PACK_LIMIT))
+    monkeypatch.setattr(backup_media, "Pack", partial(Pack, limit=PACK_LIMIT))
     site = tmp_path / "a site"
     data = site / "data"
     data.mkdir(parents=True)

@@ -13,7 +13,7 @@ from archiver.cli.output import Output
 from archiver.errors import UsageError
 
 if TYPE_CHECKING:
-    from archiver.operations.backup import BackupResult
+    from archiver.operations.backup_request import BackupResult
 
 
 @command("demo", example="archiver demo\narchiver demo --directory /tmp/demo")

@@ -26,12 +26,14 @@ from archiver.errors import FormatError, NoIdentityError, UsageError
 MAX_HEAD = MAX_HEADER + NONCE_SIZE
 """With so many first bytes of a file, or all of a shorter one, ``AgeReader`` never needs more."""
 
+PIECE = 1024 * 1024
 _PIECE_CHUNKS = 16
 """Chunks that travel as one buffer: 1 MiB, so that what Python does per buffer is lost in the cipher's time."""
 
 
-def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient]) -> Iterator[Buffer]:
-    """The age file whose plaintext is ``buffers``, for ``recipients``; every buffer that it yields is new.
+def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient], *, size: int = PIECE) -> Iterator[Buffer]:
+    """The age file whose plaintext is ``buffers``, for ``recipients``, in new buffers of exactly ``size`` bytes; only
+    the last is shorter.
 
     The file key is wrapped at once: a recipient that cannot be used raises ``UsageError`` from the call itself. The
     final chunk is sealed only after ``buffers`` ended: what ``buffers`` raises passes through, and what was yielded
@@ -40,7 +42,7 @@ def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient]) -> Iterator
     _check_labels(recipients)
     file_key, nonce = os.urandom(FILE_KEY_SIZE), os.urandom(NONCE_SIZE)
     header = encode_header([recipient.wrap(file_key) for recipient in recipients], file_key)
-    return itertools.chain([header + nonce], _seal_payload(buffers, PayloadSealer(file_key, nonce)))
+    return rechunk(itertools.chain([header + nonce], _seal_payload(buffers, PayloadSealer(file_key, nonce))), size)
 
 
 def unseal(buffers: Iterable[Buffer], identities: Sequence[Identity]) -> Iterator[Buffer]:

@@ -27,7 +27,7 @@ from archiver.catalog.records import (
 )
 from archiver.config import Tuning
 from archiver.crypto.recipients import Recipient
-from archiver.operations.objects import Written, write_object
+from archiver.operations.writing import Written, write_object
 from archiver.parallel import Feed
 from archiver.progress import Reporter
 from archiver.sources.entries import EARLIEST, LATEST, OUT_OF_TIME, warning_record
@@ -83,14 +83,13 @@ class BackupLists:
             if isinstance(record, FileRecord | DirectoryRecord | SymlinkRecord) and record.mtime_ns in LIMITS:
                 self.put(warning_record(record.path_bytes, OUT_OF_TIME))
 
-    def register(self, *objects: ObjectRecord) -> None:
-        """These objects, already in the store, belong to the backup."""
-        for record in objects:
-            self._count(objects=1, plaintext_bytes=record.plaintext_size, stored_bytes=record.stored_size)
-            key = object_key(self._place.retention_class, self._place.source, record.id, record.kind)
-            self._stored[key] = record.stored_size
-            self._objects.put(record)
-            self._placement.put(PlacementRecord(id=record.id, key=key))
+    def register(self, record: ObjectRecord, key: str | None = None) -> None:
+        """This object belongs to the backup; it lies at ``key``, where this is not one of the backup's own objects."""
+        key = key or object_key(self._place.retention_class, self._place.source, record.id, record.kind)
+        self._count(objects=1, plaintext_bytes=record.plaintext_size, stored_bytes=record.stored_size)
+        self._stored[key] = record.stored_size
+        self._objects.put(record)
+        self._placement.put(PlacementRecord(id=record.id, key=key))
 
     @property
     def contents(self) -> Digest:

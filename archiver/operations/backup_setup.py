@@ -16,7 +16,8 @@ from archiver.environment.inspection import inspect
 from archiver.environment.messages import Declared, Method
 from archiver.errors import ArchiverError, ConfigError, FormatError, UsageError
 from archiver.operations.access import configured_keys
-from archiver.operations.backup import BackupRequest, BackupResult, backup
+from archiver.operations.backup import backup
+from archiver.operations.backup_request import BackupRequest, BackupResult
 from archiver.operations.sources import Source, resolve_source
 from archiver.progress import Reporter
 from archiver.retention.attributes import attribution
@@ -108,7 +109,7 @@ def open_destination(config: Config, source: SourceConfig) -> Store:
 
 def backup_request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:
     """Everything that must be right before anything is read or sent."""
-    retention = check_backup_class(config, retention_class)
+    check_backup_class(config, retention_class)
     if config.signing_key is None:
         raise ConfigError(f"{config.path} names no signing key", hint="Run archiver init, or set signing.key.")
     try:
@@ -130,7 +131,7 @@ def backup_request(config: Config, source: SourceConfig, retention_class: str, l
     return BackupRequest(
         source=resolved,
         retention_class=retention_class,
-        retention=retention,
+        classes=config.classes,
         vault=vault,
         signing_key=signing_key,
         state_directory=config.state_directory / source.name,

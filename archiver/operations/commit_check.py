@@ -19,10 +19,15 @@ def promised(term: Term) -> RetentionClass:
 
 
 def check_stored(
-    store: Store, sizes: Mapping[str, int], promise: datetime, term: Term, rules: Sequence[Rule] | None
+    store: Store,
+    sizes: Mapping[str, int],
+    promise: datetime,
+    terms: Mapping[str, Term],
+    rules: Sequence[Rule] | None,
 ) -> None:
-    """Prove by LIST that the store has every key of ``sizes``, in bytes, and under ``term``, which is that of their
-    class, and ``rules`` (relative to the destination) keeps it until ``promise``; raises ``IntegrityError``.
+    """Prove by LIST that the store has every key of ``sizes``, in bytes, and under ``terms``, which are those of
+    their classes by name, and ``rules`` (relative to the destination) keeps it until ``promise``; raises
+    ``IntegrityError``.
 
     One LIST of each prefix that they lie in, held one page at a time.
     """
@@ -31,7 +36,7 @@ def check_stored(
         for item in store.list(prefix):
             size = missing.pop(item.key, None)
             if size is not None:
-                _check(item, size, promise, term, rules or ())
+                _check(item, size, promise, terms, rules or ())
     if missing:
         raise IntegrityError(
             f"{min(missing)} was stored, and {store.url} does not list it",
@@ -39,13 +44,13 @@ def check_stored(
         )
 
 
-def _check(item: StoredObject, size: int, promise: datetime, term: Term, rules: Sequence[Rule]) -> None:
+def _check(item: StoredObject, size: int, promise: datetime, terms: Mapping[str, Term], rules: Sequence[Rule]) -> None:
     if item.size != size:
         raise IntegrityError(
             f"{item.key}: stored {size} bytes, and the store lists {item.size}",
             hint="The backup was not committed: run it again.",
         )
-    end = key_sure_until(item, {term.name: term}, rules)
+    end = key_sure_until(item, terms, rules)
     if not lasts(end, promise):
         raise IntegrityError(
             f"{item.key}: expected to last until {promise:%Y-%m-%dT%H:%M:%SZ}, and it goes at {end:%Y-%m-%dT%H:%M:%SZ}",

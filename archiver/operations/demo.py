@@ -12,7 +12,7 @@ from archiver.environment.comparison import compare_environments
 from archiver.environment.sample import write_sample
 from archiver.errors import IntegrityError
 from archiver.operations.access import AccessOptions, resolve_access
-from archiver.operations.backup import BackupResult
+from archiver.operations.backup_request import BackupResult
 from archiver.operations.backup_setup import backup_source
 from archiver.operations.init import InitRequest, InitResult, init
 from archiver.operations.restore import RestoreResult, restore

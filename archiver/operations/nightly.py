@@ -14,7 +14,8 @@ from archiver.config import Config, SourceConfig
 from archiver.errors import ArchiverError, is_unreachable
 from archiver.operations.access import configured_keys
 from archiver.operations.archive import Archive
-from archiver.operations.backup import BackupResult, make_backup
+from archiver.operations.backup import make_backup
+from archiver.operations.backup_request import BackupResult
 from archiver.operations.backup_setup import backup_request, check_backup_class, open_destination
 from archiver.operations.history import Backup
 from archiver.operations.lifecycle import examine_rules

@@ -3,24 +3,21 @@
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 
 from archiver.buffers import Buffer
-from archiver.config import Tuning
-from archiver.crypto.age import MAX_HEAD, AgeReader, seal
-from archiver.crypto.recipients import Identity, Recipient
+from archiver.crypto.age import MAX_HEAD, AgeReader
+from archiver.crypto.recipients import Identity
 from archiver.crypto.stream import CHUNK
 from archiver.errors import ArchiverError, IntegrityError, NotFoundError, RefusedError
 from archiver.parallel import ordered_map
 from archiver.stages.frames import (
     FOOTER,
     SeekTable,
-    compress,
     decode_seek_table,
     decompress_frame,
     seek_table_size,
 )
-from archiver.stages.measure import Meter, measured
+from archiver.stages.measure import Meter
 from archiver.stores.base import Store
 
 _TAIL = 2 * CHUNK
@@ -29,40 +26,6 @@ _RANGE = 128 * CHUNK
 """How much one request fetches (8 MiB)."""
 _FETCHES = 4
 """Requests in flight for one object."""
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """What became of one stream: sizes in bytes and BLAKE3 before and after the stages."""
-
-    plaintext: Meter
-    stored: Meter
-
-
-def write_object(
-    store: Store,
-    key: str,
-    plaintext: Iterable[Buffer],
-    recipients: Sequence[Recipient],
-    tuning: Tuning,
-    *,
-    advance: Callable[[int], None] | None = None,
-) -> Written:
-    """Create ``key`` from ``plaintext``: compressed, and encrypted to ``recipients`` unless there are none (the public
-    lists). Nothing is created when any part of the way fails. ``advance`` hears bytes of plaintext."""
-    written = Written(Meter(), Meter())
-    frames = compress(
-        measured(plaintext, written.plaintext, advance),
-        level=tuning.level,
-        frame_size=tuning.frame_size,
-        workers=tuning.workers,
-    )
-    stored: Iterable[Buffer] = seal(frames, recipients) if recipients else frames
-    body = measured(stored, written.stored)
-    # Closing frames ends the compressing threads even where an error's traceback keeps this frame alive.
-    with closing(frames), closing(body):
-        store.create(key, body)
-    return written
 
 
 @contextmanager

@@ -27,8 +27,9 @@ from archiver.operations.archive import Archive
 from archiver.operations.commit_check import check_stored
 from archiver.operations.copy_plan import CopyPlan, ObjectCopy, further_key, plan_copy, unusable
 from archiver.operations.history import Backup
-from archiver.operations.objects import naming, write_object
+from archiver.operations.objects import naming
 from archiver.operations.vaults import read_small
+from archiver.operations.writing import write_object
 from archiver.parallel import ordered_map
 from archiver.progress import Reporter
 from archiver.retention.policy import Term
@@ -108,9 +109,7 @@ def _check_stored(store: Store, plan: CopyPlan, sizes: Mapping[str, int]) -> Non
     """The last look before the signature: a release or an expire on another machine may have deleted meanwhile what
     this copy refers to. One LIST of each prefix that ``sizes``, by key in bytes, lie in."""
     try:
-        for name in sorted({key.partition("/")[0] for key in sizes}):
-            own = {key: size for key, size in sizes.items() if key.startswith(f"{name}/")}
-            check_stored(store, own, plan.promise or _FOR_EVER, plan.configured[name], None)
+        check_stored(store, sizes, plan.promise or _FOR_EVER, plan.configured, None)
     except IntegrityError as error:
         error.hint = "Somebody deletes there: the copy was not made. Run this again when that has ended."
         raise

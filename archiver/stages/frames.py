@@ -12,7 +12,7 @@ is a plain zstd file: ``zstd -d`` reads it as it is, because the seek table is a
 
 import struct
 import threading
-from collections.abc import Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
@@ -50,7 +50,7 @@ _local = threading.local()
 
 
 def compress(
-    buffers: Iterable[Buffer], *, level: int = 3, frame_size: int = FRAME_SIZE, workers: int = 2
+    buffers: Iterable[Buffer], *, level: Callable[[], int] = lambda: 3, frame_size: int = FRAME_SIZE, workers: int = 2
 ) -> Generator[bytes, None, None]:
     """Compress into frames of ``frame_size`` bytes of plaintext, then the seek table; empty input: one empty frame.
 
@@ -61,13 +61,13 @@ def compress(
     entries: list[tuple[int, int]] = []
 
     def encode(plaintext: Buffer) -> tuple[bytes, int]:
-        return compress_frame(plaintext, level), len(plaintext)
+        return compress_frame(plaintext, level()), len(plaintext)
 
     for frame, size in ordered_map(encode, rechunk(buffers, frame_size), workers=workers):
         entries.append((len(frame), size))
         yield frame
     if not entries:
-        frame = compress_frame(b"", level)
+        frame = compress_frame(b"", level())
         entries.append((len(frame), 0))
         yield frame
     yield encode_seek_table(entries)

@@ -41,6 +41,11 @@ class Store(Protocol):
     """The destination as the operator wrote it, without secrets."""
 
     @property
+    def part_size(self) -> int:
+        """In how large buffers ``create`` takes its body best: those of exactly so many bytes it passes on without a
+        copy."""
+
+    @property
     def requests(self) -> Mapping[str, int]:
         """How many requests were sent to a service so far, failed ones included, by operation; empty without one."""
 

@@ -6,9 +6,15 @@ from collections.abc import Mapping, Sequence
 from archiver.retention.rules import Rule
 from archiver.stores.base import Availability, StoredObject
 
+_PART_SIZE = 4 * 1024 * 1024
+
 
 class PlainStore(ABC):
     """The part of Store that is the same for all stores without a service behind them."""
+
+    @property
+    def part_size(self) -> int:
+        return _PART_SIZE
 
     @property
     def requests(self) -> Mapping[str, int]:

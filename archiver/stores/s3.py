@@ -55,6 +55,10 @@ class S3Store:
         self._copier = S3Copier(self._connection, creation)
 
     @property
+    def part_size(self) -> int:
+        return self._options.part_size
+
+    @property
     def requests(self) -> Mapping[str, int]:
         return self._connection.requests
 

@@ -28,8 +28,8 @@ from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import Keyring, seal_vault
 from archiver.crypto.x25519 import X25519Identity
 from archiver.operations.archive import Archive
-from archiver.operations.objects import Written, write_object
 from archiver.operations.predecessor import link_to
+from archiver.operations.writing import Written, write_object
 from archiver.stores.base import StoredObject
 from archiver.stores.memory import MemoryStore
 

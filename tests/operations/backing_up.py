@@ -6,10 +6,10 @@ from datetime import timedelta
 import pytest
 
 from archiver.catalog.names import check_class
-from archiver.config import PinLimits, RetentionClass, Tuning, load_config
+from archiver.config import DEFAULT_CLASSES, PinLimits, Tuning, load_config
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.x25519 import X25519Recipient
-from archiver.operations.backup import BackupRequest
+from archiver.operations.backup_request import BackupRequest
 from archiver.operations.sources import resolve_source
 from archiver.stores.local import LocalStore
 from tests.operations.scene import SOURCE, Scene
@@ -29,7 +29,7 @@ def request_for(scene: Scene) -> BackupRequest:
     return BackupRequest(
         source=resolve_source(source),
         retention_class=check_class("daily"),
-        retention=RetentionClass(),
+        classes=DEFAULT_CLASSES,
         vault=X25519Recipient.parse(source.vault),
         signing_key=SigningKey.parse(config.signing_key.read_text()),
         state_directory=scene.state / SOURCE,

@@ -26,8 +26,8 @@ from archiver.errors import (
 )
 from archiver.operations.archive import parse_time
 from archiver.operations.history import Backup, Unreadable
-from archiver.operations.objects import write_object
 from archiver.operations.vaults import put_back
+from archiver.operations.writing import write_object
 from tests.operations.archives import SOURCE, STARTED, TUNING, Site
 
 FIRST, SECOND, THIRD = "20261120T020000Z-0000aa", "20261121T020000Z-0000bb", "20261121T020000Z-0000cc"

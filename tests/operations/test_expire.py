@@ -18,7 +18,7 @@ from archiver.config import RetentionClass
 from archiver.crypto.minisign import SigningKey
 from archiver.errors import IntegrityError, RefusedError
 from archiver.operations.expire import Expiry, carry_out, plan_expiry
-from archiver.operations.objects import write_object
+from archiver.operations.writing import write_object
 from archiver.progress import Silent
 from archiver.stores.destination import open_store, parse_destination
 from archiver.stores.local import LocalStore

@@ -22,9 +22,9 @@ from archiver.operations.expire import plan_expiry
 from archiver.operations.history import Backup
 from archiver.operations.hold import hold
 from archiver.operations.needs import needs
-from archiver.operations.objects import write_object
 from archiver.operations.promotion import carry_out, promote_copy
 from archiver.operations.release import LEFT_OVER, left_over, list_held, release
+from archiver.operations.writing import write_object
 from archiver.progress import Silent
 from archiver.retention.policy import in_force
 from archiver.retention.rules import Rule

@@ -26,8 +26,8 @@ from archiver.operations.needs import (
     needs,
     standings,
 )
-from archiver.operations.objects import write_object
 from archiver.operations.promotion import promote_copy
+from archiver.operations.writing import write_object
 from archiver.progress import Silent
 from archiver.retention.expiry import Need
 from archiver.retention.policy import in_force

@@ -27,7 +27,8 @@ from archiver.errors import (
     UsageError,
 )
 from archiver.operations import objects
-from archiver.operations.objects import ObjectReader, cut_frames, runs, touched_frames, write_object
+from archiver.operations.objects import ObjectReader, cut_frames, runs, touched_frames
+from archiver.operations.writing import write_object
 from archiver.stages.frames import compress_frame, encode_seek_table
 from archiver.stages.measure import Meter
 from archiver.stores.base import StoredObject

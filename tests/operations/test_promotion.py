@@ -17,8 +17,8 @@ from archiver.config import HELD, RetentionClass
 from archiver.crypto.minisign import SigningKey
 from archiver.errors import ArchiverError, AuthenticityError, IntegrityError, RefusedError, StorageError
 from archiver.operations.copy_plan import plan_copy
-from archiver.operations.objects import write_object
 from archiver.operations.promotion import carry_out, promote_copy
+from archiver.operations.writing import write_object
 from archiver.progress import Silent
 from archiver.retention.policy import Term
 from archiver.stores.base import StoredObject

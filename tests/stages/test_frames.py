@@ -38,7 +38,7 @@ def stock(data: bytes) -> bytes:
 
 
 def pack(plaintext: bytes, *, frame_size: int = FRAME, level: int = 3, workers: int = 2) -> bytes:
-    return b"".join(compress([plaintext], level=level, frame_size=frame_size, workers=workers))
+    return b"".join(compress([plaintext], level=lambda: level, frame_size=frame_size, workers=workers))
 
 
 def table_of(data: bytes) -> SeekTable:

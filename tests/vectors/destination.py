@@ -14,7 +14,7 @@ import lmdb
 from blake3 import blake3
 
 from archiver.catalog.names import vault_key
-from archiver.config import PinLimits, RetentionClass, Tuning
+from archiver.config import DEFAULT_CLASSES, PinLimits, Tuning
 from archiver.crypto.card import RecoveryCard
 from archiver.crypto.minisign import SigningKey
 from archiver.crypto.recipients import vault_id
@@ -22,7 +22,8 @@ from archiver.crypto.trust import TrustedKey
 from archiver.crypto.vault import seal_vault
 from archiver.crypto.x25519 import X25519Identity
 from archiver.operations import backup as backup_module
-from archiver.operations.backup import BackupRequest
+from archiver.operations import backup_environments, backup_media
+from archiver.operations.backup_request import BackupRequest
 from archiver.operations.sources import Source
 from archiver.progress import Silent
 from archiver.sources.environments import EnvironmentSpec
@@ -69,7 +70,7 @@ def make_destination() -> None:
         request = BackupRequest(
             source=Source(SOURCE, (EnvironmentSpec("graph", data / "graph", None),), data / "media", ()),
             retention_class="daily",
-            retention=RetentionClass(),
+            classes=DEFAULT_CLASSES,
             vault=vault.recipient,
             signing_key=signer,
             state_directory=data / "state",
@@ -79,12 +80,13 @@ def make_destination() -> None:
         )
         with ExitStack() as patches:
             small_batches = partial(batches, pack_limit=_PACK_LIMIT)
-            for name, value in (
-                ("EXTENT_LIMIT", _FRAME_SIZE),
-                ("batches", small_batches),
-                ("Pack", partial(Pack, limit=_PACK_LIMIT)),
+            for module, name, value in (
+                (backup_environments, "EXTENT_LIMIT", _FRAME_SIZE),
+                (backup_media, "EXTENT_LIMIT", _FRAME_SIZE),
+                (backup_media, "batches", small_batches),
+                (backup_media, "Pack", partial(Pack, limit=_PACK_LIMIT)),
             ):
-                patches.enter_context(patch.object(backup_module, name, value))
+                patches.enter_context(patch.object(module, name, value))
             backup_module.backup(store, request, Silent())
         EXPECTED.write_text(json.dumps(describe(data), indent=1, sort_keys=True) + "\n", "utf-8")
 
