@@ -74,10 +74,12 @@ class FileEntry:
     identity: Identity
     links: int
     """How many names the inode has; more than one makes it a candidate for a hard link."""
+    ctime_ns: int
+    """When the inode was last changed, in nanoseconds: unlike its other times nobody can set this one."""
 
     @classmethod
     def of(cls, path: bytes, status: os.stat_result) -> Self:
-        return cls(path, Attributes.of(status), status.st_size, identity(status), status.st_nlink)
+        return cls(path, Attributes.of(status), status.st_size, identity(status), status.st_nlink, status.st_ctime_ns)
 
     def record(self, size: int, blake3: str, extents: list[Extent]) -> FileRecord:
         """The record of this file with the ``size`` bytes that were read of it."""

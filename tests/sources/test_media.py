@@ -257,7 +257,7 @@ class TestLeftOut:
 class TestBatches:
     def files(self, sizes: list[int]) -> list[FileEntry]:
         attributes = Attributes(0o644, 0, 0, 0)
-        return [FileEntry(b"%04d" % number, attributes, size, (1, number), 1) for number, size in enumerate(sizes)]
+        return [FileEntry(b"%04d" % number, attributes, size, (1, number), 1, 0) for number, size in enumerate(sizes)]
 
     @given(st.lists(st.integers(0, 60), max_size=80))
     @settings(deadline=None)

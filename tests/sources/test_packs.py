@@ -252,9 +252,9 @@ class TestHardLinks:
     def test_a_reused_inode_number_is_no_link(self) -> None:
         path = Path(__file__)
         old = FileEntry.of(b"a", path.stat())
-        old = FileEntry(b"a", old.attributes, old.size, old.identity, 2)
-        new = FileEntry(b"b", old.attributes, old.size + 1, old.identity, 2)
+        old = FileEntry(b"a", old.attributes, old.size, old.identity, 2, old.ctime_ns)
+        new = FileEntry(b"b", old.attributes, old.size + 1, old.identity, 2, old.ctime_ns)
         links = HardLinks()
         links.remember(old)
         assert links.find(new) is None
-        assert links.find(FileEntry(b"b", old.attributes, old.size, old.identity, 2)) == HardLinkEntry(b"b", b"a")
+        assert links.find(FileEntry(b"b", old.attributes, old.size, old.identity, 2, old.ctime_ns)) == HardLinkEntry(b"b", b"a")
