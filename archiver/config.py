@@ -8,11 +8,11 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
-from typing import Literal
+from typing import Literal, Self, cast
 
 from archiver.errors import ConfigError
 from archiver.tables import Origin, Table
@@ -96,6 +96,11 @@ class PinLimits:
 
 Compression = Literal["auto", "fast", "balanced", "best"] | int
 """How hard to compress: by name, or a level of zstd."""
+COMPRESSIONS = ("auto", "fast", "balanced", "best")
+_BEST_LEVEL = 19
+SLOWEST, FASTEST = 64 * 1024, 1024**4
+"""Between these a limit may be, in bytes a second."""
+_LARGEST_SPOOL = 1024**4
 _MOST_WORKERS = 8
 
 
@@ -116,6 +121,17 @@ class Tuning:
     """How many sealed bytes may wait on disk for a store that is slower than this host."""
     limit_upload: int | None = None
     limit_download: int | None = None
+
+    def overridden(
+        self, *, workers: int | None = None, limit_upload: int | None = None, limit_download: int | None = None
+    ) -> Self:
+        """The same with what is given."""
+        return replace(
+            self,
+            workers=workers or self.workers,
+            limit_upload=limit_upload or self.limit_upload,
+            limit_download=limit_download or self.limit_download,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -344,9 +360,15 @@ def _pin_limits(table: Table) -> PinLimits:
 
 def _tuning(table: Table) -> Tuning:
     default = Tuning()
+    compression = table.word_or_integer("compression", "auto", COMPRESSIONS, 1, _BEST_LEVEL)
+    spool = table.size("spool", 0, _LARGEST_SPOOL)
     result = Tuning(
+        compression=cast(Compression, compression),
         workers=table.integer("workers", default.workers, 1, 64),
-        frame_size=table.integer("frame_size", default.frame_size, 64 * 1024, 64 * 1024 * 1024),
+        frame_size=table.size("frame_size", 64 * 1024, 64 * 1024 * 1024) or default.frame_size,
+        spool=default.spool if spool is None else spool,
+        limit_upload=table.size("limit_upload", SLOWEST, FASTEST),
+        limit_download=table.size("limit_download", SLOWEST, FASTEST),
     )
     table.end()
     return result

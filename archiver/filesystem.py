@@ -4,7 +4,7 @@ import errno
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -14,9 +14,11 @@ from blake3 import blake3
 DIRECTORY = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
 NOT_FOLLOWED = os.O_NOFOLLOW | os.O_CLOEXEC
 ROOT = b"."
-READ_SIZE = 1024 * 1024
+READ_SIZE = 4 * 1024 * 1024
+"""Bytes that are read at once: one frame, unless configured otherwise, which then takes them without a copy."""
+_SHORTEST_HOLE = 1024 * 1024
 _MAX_REGIONS = 16 * 1024
-_ZEROS = bytes(READ_SIZE)
+_ZEROS = bytes(1024 * 1024)
 
 Identity = tuple[int, int]
 """(st_dev, st_ino): which file this is, whatever it is called."""
@@ -82,9 +84,7 @@ class Beneath:
     def directory(self, path: bytes) -> Iterator[int]:
         """A descriptor of the directory ``path``, valid within the block."""
         with self._lock:
-            if path != self._path:
-                self._keep(path, self._descend(path))
-            yield self._directory
+            yield self._reach(path)
 
     @contextmanager
     def parent(self, path: bytes) -> Iterator[tuple[int, bytes]]:
@@ -92,6 +92,29 @@ class Beneath:
         directory, _, name = path.rpartition(b"/")
         with self.directory(directory or ROOT) as descriptor:
             yield descriptor, name
+
+    def status(self, path: bytes) -> os.stat_result:
+        """What ``path`` is; of a symlink, the link itself."""
+        directory, _, name = path.rpartition(b"/")
+        with self._lock:
+            return os.stat(name, dir_fd=self._reach(directory or ROOT), follow_symlinks=False)
+
+    def target(self, path: bytes) -> bytes:
+        """The text of the symlink ``path``."""
+        directory, _, name = path.rpartition(b"/")
+        with self._lock:
+            return os.readlink(name, dir_fd=self._reach(directory or ROOT))
+
+    def open(self, path: bytes, flags: int) -> int:
+        """A new descriptor of ``path``, closed by the caller. A symlink is not followed."""
+        directory, _, name = path.rpartition(b"/")
+        with self._lock:
+            return os.open(name, flags | NOT_FOLLOWED, dir_fd=self._reach(directory or ROOT))
+
+    def _reach(self, path: bytes) -> int:
+        if path != self._path:
+            self._keep(path, self._descend(path))
+        return self._directory
 
     def _descend(self, path: bytes) -> int:
         if path == ROOT:
@@ -124,7 +147,7 @@ def data_regions(descriptor: int, size: int) -> list[Region]:
         return []
     if os.fstat(descriptor).st_blocks * 512 >= size:
         return [(0, size)]
-    shortest_hole = max(READ_SIZE, size // _MAX_REGIONS)
+    shortest_hole = max(_SHORTEST_HOLE, size // _MAX_REGIONS)
     regions: list[Region] = []
     start = end = 0
     for data, hole in _stretches(descriptor, size):
@@ -157,7 +180,7 @@ def _stretches(descriptor: int, size: int) -> Iterator[tuple[int, int]]:
 
 
 def read_region(descriptor: int, offset: int, length: int) -> Iterator[bytes]:
-    """The bytes of a region in buffers of at most 1 MiB; fewer than ``length`` only where the file ends before."""
+    """The bytes of a region in buffers of at most 4 MiB; fewer than ``length`` only where the file ends before."""
     end = offset + length
     while offset < end:
         block = os.pread(descriptor, min(READ_SIZE, end - offset), offset)
@@ -167,9 +190,26 @@ def read_region(descriptor: int, offset: int, length: int) -> Iterator[bytes]:
         yield block
 
 
+def advise(descriptor: int, size: int, advice: int) -> None:
+    """Tell the system how the first ``size`` bytes of a file will be read (``POSIX_FADV_*``), so that it reads ahead.
+
+    A file system that takes no advice is read all the same.
+    """
+    with suppress(OSError):
+        os.posix_fadvise(descriptor, 0, size, advice)
+
+
+def read_whole(descriptor: int, size: int) -> bytes:
+    """The first ``size`` bytes of a small file; fewer only where it ends before."""
+    data = os.pread(descriptor, size, 0) if size else b""
+    while len(data) < size and (more := os.pread(descriptor, size - len(data), len(data))):
+        data += more
+    return data
+
+
 def hash_zeros(hasher: blake3, count: int) -> None:
     """Feed ``count`` zero bytes to ``hasher``: a hole counts as what it reads as."""
     zeros = memoryview(_ZEROS)
     while count > 0:
         hasher.update(zeros[:count])
-        count -= READ_SIZE
+        count -= len(zeros)

@@ -1,11 +1,11 @@
-"""One bounded, ordered, parallel map, and its mirror image for producers that push."""
+"""One bounded, ordered, parallel map, its mirror image for producers that push, and tasks beside a block."""
 
 import queue
 import signal
 import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, Future, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from types import FrameType, TracebackType
 from typing import Generic, Self, TypeVar
@@ -54,7 +54,7 @@ def ordered_map(
     workers: int,
     ahead: int = 2,
     abandon: Callable[[], None] = lambda: None,
-) -> Iterator[R]:
+) -> Generator[R, None, None]:
     """Yield ``function(item)`` for every item, in order, computed by ``workers`` threads.
 
     ``items`` is advanced by the consumer's thread only. At most ``workers + ahead`` items are in flight or
@@ -98,11 +98,15 @@ class Feed(Generic[T, R]):
     ``items`` yields what was put. ``put`` blocks while ``depth`` items wait. Leaving the block normally ends
     ``items`` and waits; ``feed.result`` then holds what ``consume`` returned. Leaving it by an exception raises
     ``FeedAbortedError`` inside ``items``, because an end that follows a failure must not look like success. An error of
-    the consumer surfaces in the next ``put`` or at the end of the block.
+    the consumer surfaces in the next ``put`` or at the end of the block. ``abandon`` is called when an interrupt comes
+    while the consumer is waited for there: it may tell it that nobody wants its result any more.
     """
 
-    def __init__(self, consume: Callable[[Iterator[T]], R], *, depth: int = 1024) -> None:
+    def __init__(
+        self, consume: Callable[[Iterator[T]], R], *, depth: int = 1024, abandon: Callable[[], None] = lambda: None
+    ) -> None:
         self._consume = consume
+        self._abandon = abandon
         self._queue: queue.Queue[T | _End | BaseException] = queue.Queue(maxsize=depth)
         self._finished = threading.Event()
         self._drained = False
@@ -124,8 +128,17 @@ class Feed(Generic[T, R]):
     ) -> None:
         if self._thread.ident is None:
             return
-        self._push(_End() if error is None else FeedAbortedError("the producer failed before the end"))
-        self._thread.join()
+        try:
+            self._push(_End() if error is None else FeedAbortedError("the producer failed before the end"))
+            # Not join(): CPython takes a thread for ended after an interrupt of that (bpo-45274).
+            self._finished.wait()
+        except BaseException:
+            self._abandon()
+            self._push(FeedAbortedError("interrupted before the end"))
+            self._finished.wait()
+            raise
+        finally:
+            self._thread.join()
         if error is None and self._error is not None:
             raise self._error
         if error is None and not self._drained:
@@ -169,3 +182,66 @@ class Feed(Generic[T, R]):
             self._error = error
         finally:
             self._finished.set()
+
+
+class Tasks:
+    """Functions that run beside the block: begun in order, at most ``workers`` at a time, each in a thread.
+
+    All of them have ended when the block has. The first error of one is told to ``failed`` at once, in its thread, and
+    raised at the end of the block unless one leaves it anyway. An error that leaves the block is told to ``failed``
+    too, and so is an interrupt while it waits at its end. After any of these ``abandon`` is called at the end of the
+    block: it may tell those that are still running that nobody wants their results; those that have not begun are not
+    called.
+    """
+
+    def __init__(
+        self, workers: int, failed: Callable[[BaseException], None], abandon: Callable[[], None] = lambda: None
+    ) -> None:
+        self._executor = ThreadPoolExecutor(max_workers=workers, thread_name_prefix="archiver-task")
+        self._failed = failed
+        self._abandon = abandon
+        self._unfinished: deque[Future[None]] = deque()
+        self._errors: list[BaseException] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if error is None:
+                self._wait()
+        except BaseException as problem:
+            self._end_early(problem)
+            raise
+        if error is not None:
+            self._end_early(error)
+        self._executor.shutdown(wait=True)
+
+    def _wait(self) -> None:
+        wait(self._unfinished, return_when=FIRST_EXCEPTION)
+        if self._errors:
+            raise self._errors[0]
+
+    def _end_early(self, error: BaseException) -> None:
+        try:
+            self._failed(error)
+            self._abandon()
+        finally:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+
+    def start(self, function: Callable[[], None]) -> None:
+        """Let ``function`` be called, now or when an earlier one has ended."""
+        while self._unfinished and self._unfinished[0].done():
+            self._unfinished.popleft()
+        with uninterrupted():
+            self._unfinished.append(self._executor.submit(self._run, function))
+
+    def _run(self, function: Callable[[], None]) -> None:
+        try:
+            function()
+        except BaseException as error:
+            self._errors.append(error)
+            self._failed(error)
+            raise

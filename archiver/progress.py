@@ -2,6 +2,9 @@
 
 from typing import Protocol
 
+UPLOAD = "upload"
+"""The phase in which everything has been read, and what waits is sent; ``total`` is how much that is."""
+
 
 class Reporter(Protocol):
     """Hears what an operation is doing. Methods may be called from any thread."""

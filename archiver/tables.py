@@ -1,6 +1,8 @@
 """A TOML document as tables that know their place in the file, so that every mistake is told by line and key."""
 
 import re
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
@@ -13,6 +15,8 @@ _KEY_PART = r"""(?:"(?:[^"\\]|\\.)*"|'[^']*'|[A-Za-z0-9_-]+)"""
 _KEY = rf"{_KEY_PART}(?:\s*\.\s*{_KEY_PART})*"
 _HEADER = re.compile(rf"\s*\[\[?\s*({_KEY})\s*\]")
 _PAIR = re.compile(rf"\s*({_KEY})\s*=")
+_SIZE = re.compile(r"([0-9]{1,19})([KMGTkmgt]?)")
+_UNITS = ("", "K", "M", "G", "T")
 _KINDS = {
     dict: "a table",
     str: "a text",
@@ -21,6 +25,22 @@ _KINDS = {
     list: "a list",
     date: "a date",
 }
+
+
+def parse_size(text: str) -> int:
+    """The bytes that ``text`` names: a whole number, and K, M, G or T for powers of 1024. Raises ``ValueError``."""
+    found = _SIZE.fullmatch(text)
+    if found is None:
+        raise ValueError(f"expected a size such as 500K, 20M or 8G, got {text!r}")
+    return int(found[1]) << 10 * _UNITS.index(found[2].upper())
+
+
+def size_text(count: int) -> str:
+    """``count`` bytes as short as ``parse_size`` reads them without a loss: ``64K``, ``8G``, ``1000``."""
+    power = 0
+    while count and power < len(_UNITS) - 1 and count % 1024 == 0:
+        count, power = count // 1024, power + 1
+    return f"{count}{_UNITS[power]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,6 +140,31 @@ class Table:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= high:
             self.fail(key, f"expected a number from 0 to {high:,.0f}, got {value!r}")
         return float(value)
+
+    def size(self, key: str, low: int, high: int) -> int | None:
+        """Bytes from ``low`` to ``high``, a whole number or a text that ``parse_size`` reads; None where not set."""
+        value = self._take(key, object)
+        if value is None:
+            return None
+        size = -1
+        if isinstance(value, str):
+            with suppress(ValueError):
+                size = parse_size(value)
+        elif isinstance(value, int) and not isinstance(value, bool):
+            size = value
+        if not low <= size <= high:
+            self.fail(key, f'expected a size from "{size_text(low)}" to "{size_text(high)}", got {value!r}')
+        return size
+
+    def word_or_integer(self, key: str, default: str, words: Sequence[str], low: int, high: int) -> str | int:
+        """One of ``words``, or a whole number from ``low`` to ``high``."""
+        value: str | int | None = self._take(key, object)
+        if value is None:
+            return default
+        number = isinstance(value, int) and not isinstance(value, bool) and low <= value <= high
+        if not number and value not in words:
+            self.fail(key, f"expected one of {', '.join(words)}, or a whole number from {low} to {high}, got {value!r}")
+        return value
 
     def strings(self, key: str) -> list[str]:
         value = self._take(key, list)

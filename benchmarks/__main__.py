@@ -1,91 +1,121 @@
-"""``python -m benchmarks [NODES] [RUNS]``: backup and restore beside the shell pipeline, to a directory, in one run.
+"""archiver beside a shell pipeline, restic and rclone, on one machine, in one run.
 
-Backup:  archiver backup, beside ``mdb_copy -c | zstd -3 -T2 | age -r``.
-Restore: archiver restore, beside ``age -d | zstd -d``.
-The environment has the shape of a Ucotron server's vector environment. Prints a table in Markdown.
+Each contender has a SeaweedFS of its own on 127.0.0.1, fresh for its first backup. Sources, servers and all that
+contenders write lie in a directory under $BENCH_DIR, or under the system's for temporary files, which is removed at the
+end. Results are kept by trial, so that one can be measured again alone.
 """
 
+import argparse
 import os
-import platform
 import shutil
-import subprocess
+import signal
 import sys
 import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 
-from archiver.environment.sample import write_sample
-from benchmarks.measure import Run, alternate
+from benchmarks import machine, results
+from benchmarks.contenders import CONTENDERS, install, versions
+from benchmarks.document import write_document
+from benchmarks.measure import CommandError
+from benchmarks.tables import report
+from benchmarks.trials import TRIALS, Trial, run_trial
+from tests.servers.process import ServerError, cache_directory
 
-_NODES = 540_000
+_WARM_UP = Trial("warm-up", "files")
+_WARM_UP_SCALE = 0.01
+_ROOM = 22e9
+"""Bytes on disk at scale 1: the largest source, two backups of it that are not compressed, and a copy or a restore."""
 
 
-def main(nodes: int, runs: int) -> None:
-    """Make the data, measure, print."""
-    with tempfile.TemporaryDirectory(prefix="archiver-bench-", dir=os.environ.get("BENCH_DIR")) as name:
-        directory = Path(name)
-        print(
-            f"{platform.machine()}, {os.cpu_count()} CPUs, Python {platform.python_version()}, {runs} runs", flush=True
+def main(arguments: Sequence[str]) -> None:
+    """Measure, keep, print; or write the document from what was kept."""
+    options = _parser().parse_args(arguments)
+    kept = results.read(options.results)
+    if options.document:
+        write_document(kept)
+        return
+    chosen = [contender for contender in CONTENDERS if contender.name in options.contenders]
+    path = install(chosen)
+    with _temporary_directory():
+        _require_room(_ROOM * options.scale)
+        described = machine.description()
+        used = machine.own_versions() | versions(chosen, path)
+        run_trial(_WARM_UP, chosen, path, scale=_WARM_UP_SCALE, runs=1, say=_say)
+        measured = {}
+        for trial in TRIALS:
+            if trial.name in options.only:
+                date = f"{datetime.now(UTC):%Y-%m-%d}"
+                result = run_trial(trial, chosen, path, scale=options.scale, runs=options.runs, say=_say)
+                measured[trial.name] = kept[trial.name] = replace(result, date=date, machine=described, versions=used)
+                results.write(options.results, {trial.name: kept[trial.name] for trial in TRIALS if trial.name in kept})
+    print(report(measured))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="scripts/bench", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    trials, contenders = [trial.name for trial in TRIALS], [contender.name for contender in CONTENDERS]
+    parser.add_argument("--scale", type=float, default=1.0, help="size of all sources, relative to 4 GB (default: 1)")
+    parser.add_argument("--runs", type=int, default=1, help="rounds, of which medians are shown (default: 1)")
+    parser.add_argument(
+        "--only", nargs="+", choices=trials, default=trials, metavar="TRIAL", help=f"of {', '.join(trials)}"
+    )
+    parser.add_argument(
+        "--contenders",
+        nargs="+",
+        choices=contenders,
+        default=contenders,
+        metavar="NAME",
+        help=f"of {', '.join(contenders)}",
+    )
+    parser.add_argument(
+        "--results", type=Path, default=cache_directory() / "benchmarks.json", help="where they are kept (%(default)s)"
+    )
+    parser.add_argument(
+        "--document", action="store_true", help="measure nothing: write the results into docs/BENCHMARKS.md"
+    )
+    return parser
+
+
+@contextmanager
+def _temporary_directory() -> Iterator[None]:
+    """Let ``tempfile`` use a directory under $BENCH_DIR, which is gone at the end of the block, as all in it is."""
+    before = tempfile.tempdir
+    with tempfile.TemporaryDirectory(prefix="bench-", dir=os.environ.get("BENCH_DIR")) as name:
+        tempfile.tempdir = name
+        try:
+            yield
+        finally:
+            tempfile.tempdir = before
+
+
+def _require_room(needed: float) -> None:
+    free = shutil.disk_usage(tempfile.gettempdir()).free
+    if free < needed:
+        raise SystemExit(
+            f"{tempfile.gettempdir()} has {free / 1e9:.0f} GB free, expected {needed / 1e9:.0f} GB: set BENCH_DIR"
         )
-        write_sample(directory / "data", nodes, map_size=64 << 30)
-        shutil.rmtree(directory / "data" / "graph")
-        archiver = [sys.executable, "-m", "archiver"]
-        options = ["--config", "archiver.toml"]
-        subprocess.run(
-            [*archiver, "init", "--to", f"file://{directory}/destination", "--source", "bench",
-             "--environment", f"vector={directory}/data/vector", "--card", "card.txt", *options],
-            check=True, stdout=subprocess.DEVNULL, cwd=directory,
-        )  # fmt: skip
-        config = directory / "archiver.toml"
-        config.write_text('state_directory = "state"\n' + config.read_text())
-        recipient = _recipient(directory)
-        pipeline = f"mdb_copy -c data/vector | zstd -q -3 -T2 | age -r {recipient} > pipeline.age"
-        backup = alternate(
-            {
-                "archiver backup": [["rm", "-rf", "destination/daily"], [*archiver, "backup", *options]],
-                "mdb_copy -c | zstd -3 -T2 | age": [["rm", "-f", "pipeline.age"], _durable(pipeline, "pipeline.age")],
-            },
-            runs,
-            cwd=directory,
-        )
-        reverse = "mkdir -p other && age -d -i card.txt pipeline.age | zstd -q -d > other/data.mdb"
-        restore = alternate(
-            {
-                "archiver restore": [
-                    ["rm", "-rf", "restored"],
-                    [*archiver, "restore", "--identity", "card.txt", "--to", "restored"],
-                ],
-                "age -d | zstd -d": [["rm", "-rf", "other"], _durable(reverse, "other/data.mdb")],
-            },
-            runs,
-            cwd=directory,
-        )
-        size = (directory / "restored/vector/data.mdb").stat().st_size
-        stored = sum(path.stat().st_size for path in (directory / "destination").rglob("*.mdb.zst.age"))
-        piped = (directory / "pipeline.age").stat().st_size
-        print(f"\nEnvironment: {size:,} bytes compacted; stored: archiver {stored:,}, pipeline {piped:,} bytes\n")
-        _table({**backup, **restore}, size)
 
 
-def _durable(pipeline: str, result: str) -> list[str]:
-    """The pipeline with the fsync that archiver does as well: both answer for a power cut."""
-    return ["bash", "-c", f"set -o pipefail; {pipeline} && sync {result}"]
+def _say(line: str) -> None:
+    print(f"{datetime.now():%H:%M:%S} {line}", file=sys.stderr, flush=True)  # noqa: DTZ005 - for who is waiting
 
 
-def _recipient(directory: Path) -> str:
-    """The operator's recipient, so that the card opens the pipeline's file too."""
-    shown = subprocess.run(["age-keygen", "-y", "card.txt"], cwd=directory, check=True, capture_output=True, text=True)
-    return shown.stdout.strip()
-
-
-def _table(found: dict[str, Run], size: int) -> None:
-    print("| | wall s | MB/s | CPU s | peak RssAnon MiB |\n|---|---|---|---|---|")
-    for name, run in found.items():
-        title = name.replace("|", "\\|")
-        print(f"| {title} | {run.wall:.2f} | {size / run.wall / 1e6:.0f} | {run.cpu:.2f} | {run.peak / 2**20:.0f} |")
-    names = list(found)
-    for ours, theirs in (names[:2], names[2:]):
-        print(f"\nwall, {ours} / {theirs}: {found[ours].wall / found[theirs].wall:.2f}")
+def _end(number: int, _: object) -> None:
+    sys.exit(128 + number)
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else _NODES, int(sys.argv[2]) if len(sys.argv) > 2 else 3)
+    # As Ctrl-C does: every block is left, and ends what it has started.
+    signal.signal(signal.SIGTERM, _end)
+    try:
+        main(sys.argv[1:])
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (CommandError, ServerError) as error:
+        sys.exit(str(error))

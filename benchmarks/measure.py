@@ -1,15 +1,22 @@
 """Run one command as a whole process tree and account for it."""
 
+import contextlib
+import itertools
 import os
+import signal
 import subprocess
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
 
 _INTERVAL = 0.02
+_SAMPLES_PER_TREE = 5
+"""To look for processes costs far more than to look at them, and this machine is measured."""
+_GRACE = 5.0
+"""Seconds from asking a command to end to killing it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,59 +28,106 @@ class Run:
     peak: int
 
 
-def measure(command: Sequence[str], *, cwd: Path) -> Run:
-    """Run ``command`` to its end; raises when it fails. Pages of mapped files do not count as memory."""
+class CommandError(Exception):
+    """A command failed; the message holds the end of what it wrote."""
+
+
+def measure(command: Sequence[str], *, cwd: Path, environment: Mapping[str, str] | None = None) -> Run:
+    """Run ``command`` to its end; pages of mapped files do not count as memory.
+
+    Its output goes to ``cwd/output.log``. Raises ``CommandError`` when it fails. When the caller is interrupted, all
+    that it started is ended.
+    """
+    log = cwd / "output.log"
     began = time.monotonic()
-    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
-    peak = 0
-    finished = threading.Event()
+    with log.open("wb") as output, _tree_of(command, output.fileno(), cwd, environment) as process:
+        peak = 0
+        finished = threading.Event()
 
-    def watch() -> None:
-        nonlocal peak
-        while not finished.wait(_INTERVAL):
-            peak = max(peak, sum(_anonymous(pid) for pid in _tree(process.pid)))
+        def watch() -> None:
+            nonlocal peak
+            processes: list[int] = []
+            for sample in itertools.count():
+                if finished.wait(_INTERVAL):
+                    return
+                if sample % _SAMPLES_PER_TREE == 0:
+                    processes = tree(process.pid)
+                peak = max(peak, sum(_anonymous(pid) for pid in processes))
 
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    _, status, usage = os.wait4(process.pid, 0)
-    wall = time.monotonic() - began
-    finished.set()
-    watcher.join()
-    process.returncode = os.waitstatus_to_exitcode(status)
+        watcher = threading.Thread(target=watch)
+        watcher.start()
+        try:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.monotonic() - began
+            process.returncode = os.waitstatus_to_exitcode(status)
+        finally:
+            finished.set()
+            watcher.join()
     if process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, list(command))
+        said = log.read_text(errors="replace")[-2000:]
+        raise CommandError(f"{' '.join(command)} ended with {process.returncode}:\n{said}")
     return Run(wall, usage.ru_utime + usage.ru_stime, peak)
 
 
-def alternate(commands: Mapping[str, Sequence[Sequence[str]]], runs: int, *, cwd: Path) -> dict[str, Run]:
-    """Measure the last command of each list ``runs`` times in turn, A B A B …; the ones before it prepare.
+@contextmanager
+def _tree_of(
+    command: Sequence[str], output: int, cwd: Path, environment: Mapping[str, str] | None
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The command in a session of its own, of which nothing is left when the block fails."""
+    process = subprocess.Popen(
+        command,
+        cwd=cwd,
+        env=environment,
+        stdin=subprocess.DEVNULL,
+        stdout=output,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+    )
+    try:
+        yield process
+    except BaseException:
+        _end(process)
+        raise
 
-    Returns the median of each figure. One more round comes first and is not counted.
-    """
-    found: dict[str, list[Run]] = {name: [] for name in commands}
-    for number in range(runs + 1):
-        for name, steps in commands.items():
-            for step in steps[:-1]:
-                subprocess.run(step, check=True, cwd=cwd)
-            run = measure(steps[-1], cwd=cwd)
-            if number:
-                found[name].append(run)
-    return {
-        name: Run(
-            median(run.wall for run in taken), median(run.cpu for run in taken), int(median(run.peak for run in taken))
-        )
-        for name, taken in found.items()
-    }
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    """End all that is left of the command's process group, and wait for it."""
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, number)
+        if _has_ended(process, time.monotonic() + _GRACE):
+            return
 
 
-def _tree(pid: int) -> list[int]:
+def _has_ended(process: subprocess.Popen[bytes], deadline: float) -> bool:
+    while time.monotonic() < deadline:
+        process.poll()
+        try:
+            os.killpg(process.pid, 0)
+        except ProcessLookupError:
+            return True
+        time.sleep(0.05)
+    return False
+
+
+def tree(pid: int) -> list[int]:
+    """``pid`` and all processes below it, as they are now."""
     found = [pid]
     for parent in found:
-        try:
-            found += map(int, Path(f"/proc/{parent}/task/{parent}/children").read_text().split())
-        except OSError:
-            continue
+        # A process belongs to the thread that started it.
+        for children in Path(f"/proc/{parent}/task").glob("*/children"):
+            try:
+                found += map(int, children.read_text().split())
+            except OSError:
+                continue
     return found
+
+
+def processor_seconds(pid: int) -> float:
+    """What a process has used until now, user and system, its threads included."""
+    # The name stands in parentheses and may hold spaces; utime and stime are the fields 14 and 15 of proc(5).
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _anonymous(pid: int) -> int:

@@ -1,14 +1,20 @@
 """Cutting streams: no byte lost, doubled or moved, however the stream arrives."""
 
+import errno
 import io
+import mmap
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.buffers import Buffer, BufferFile, rechunk, split
+from archiver.buffers import Buffer, BufferFile, allocate, multiples, rechunk, split
 
+MIB = 1024 * 1024
+NOISE = os.urandom(5 * MIB)
 BUFFERS = st.lists(
     st.binary(max_size=40).flatmap(lambda data: st.sampled_from([data, bytearray(data), memoryview(data)])), max_size=12
 )
@@ -51,6 +57,74 @@ def test_rechunk_passes_an_error_on_and_yields_no_partial_piece_before_it() -> N
     assert bytes(next(pieces)) == b"abcd"
     with pytest.raises(OSError, match="disk"):
         next(pieces)
+
+
+@pytest.mark.parametrize("total", [0, 1, 2 * MIB - 1, 2 * MIB, 2 * MIB + 1, 5 * MIB])
+@pytest.mark.parametrize("step", [300_000, 2 * MIB, 3 * MIB])
+def test_rechunk_of_large_pieces_gives_the_same_bytes(total: int, step: int) -> None:
+    data = NOISE[:total]
+    pieces = list(rechunk((data[start : start + step] for start in range(0, total, step)), 2 * MIB))
+    assert joined(pieces) == data
+    assert [len(piece) for piece in pieces[:-1]] == [2 * MIB] * (len(pieces) - 1)
+
+
+@given(BUFFERS, st.integers(1, 50))
+def test_multiples_gives_the_same_bytes_in_whole_units(buffers: list[Buffer], unit: int) -> None:
+    pieces = list(multiples(buffers, unit))
+    assert joined(pieces) == joined(buffers)
+    assert all(len(piece) % unit == 0 for piece in pieces[:-1])
+    assert all(pieces)
+
+
+@given(BUFFERS, st.integers(1, 50))
+def test_multiples_never_changes_what_it_has_yielded(buffers: list[Buffer], unit: int) -> None:
+    kept, seen = [], []
+    for piece in multiples(buffers, unit):
+        kept.append(piece)
+        seen.append(bytes(piece))
+    assert [bytes(piece) for piece in kept] == seen
+
+
+def test_multiples_copies_only_what_straddles() -> None:
+    first, second = bytearray(b"abcdefgh"), bytearray(b"ijklmnop")
+    pieces = multiples([first, second], 3)
+    whole = [next(pieces), next(pieces), next(pieces)]
+    first[:6], second[1:7] = b"ABCDEF", b"JKLMNO"
+    assert [bytes(piece) for piece in whole] == [b"ABCDEF", b"ghi", b"JKLMNO"]
+
+
+@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 16 * MIB])
+def test_a_new_buffer_is_zero_and_nobody_else_s(size: int) -> None:
+    first, second = allocate(size), allocate(size)
+    assert first == second == bytes(size)
+    first[-1:] = b"x"[:size]
+    assert second == bytes(size)
+
+
+def test_a_large_buffer_takes_memory_only_where_it_is_written() -> None:
+    def resident() -> int:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
+
+    before = resident()
+    buffers = [allocate(64 * MIB) for _ in range(4)]
+    for buffer in buffers:
+        buffer[:1000] = bytes(1000)
+    assert resident() - before < 32 * MIB
+    buffers[0][:] = bytes(64 * MIB)
+    assert resident() - before > 48 * MIB
+
+
+def test_a_buffer_does_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    class Mapping(mmap.mmap):
+        def madvise(self, *arguments: int) -> None:
+            asked.append(arguments)
+            raise OSError(errno.EINVAL, "no huge pages")
+
+    monkeypatch.setattr(mmap, "mmap", Mapping)
+    assert allocate(2 * MIB) == bytes(2 * MIB)
+    assert asked == [(mmap.MADV_HUGEPAGE,)]
 
 
 @given(BUFFERS, st.integers(1, 100))

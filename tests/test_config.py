@@ -3,12 +3,14 @@
 import os
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pytest
 
 from archiver.catalog.names import RESERVED_CLASSES
 from archiver.config import (
     UCOTRON_ENVIRONMENTS,
+    Compression,
     Config,
     PinLimits,
     RetentionClass,
@@ -16,6 +18,7 @@ from archiver.config import (
     find_config,
     load_config,
     parse_config,
+    usable_processors,
 )
 from archiver.errors import ConfigError
 
@@ -40,7 +43,8 @@ def test_a_full_configuration() -> None:
         "[class.daily]\nkeep = 10\n"
         '[class.yearly]\nkeep = 3650\nlease = 30\nevery = "year"\nstorage_class = "DEEP_ARCHIVE"\n'
         '[signing]\nkey = "~/sign.key"\ntrusted = ["RWx", "RWy"]\n'
-        "[tuning]\nlevel = 9\nworkers = 4\nframe_size = 65536\n"
+        '[tuning]\ncompression = 9\nworkers = 4\nframe_size = 65536\nspool = "2G"\nlimit_upload = "20M"\n'
+        "limit_download = 100000\n"
         "[pin]\nheadroom = 30\nseconds = 60\nattempts = 5\npause = 0\n"
     )
     prod, other = config.sources["prod"], config.sources["other"]
@@ -57,19 +61,45 @@ def test_a_full_configuration() -> None:
     assert config.signing_key == Path(os.environ["HOME"]) / "sign.key"
     assert config.trusted == ("RWx", "RWy")
     assert config.state_directory == Path("/etc/archiver/state")
-    assert config.tuning == Tuning(level=9, workers=4, frame_size=65536)
+    assert config.tuning == Tuning(9, 4, 65536, 2 * 1024**3, 20 * 1024**2, 100_000)
     assert config.pin == PinLimits(headroom=30, seconds=60, attempts=5, pause=0)
 
 
 def test_the_defaults() -> None:
     config = parse(SOURCE + 'media = "m"\n')
     assert config.classes == {"daily": RetentionClass(keep=35, lease=7), "monthly": RetentionClass(400, 35, "month")}
-    assert config.tuning == Tuning(level=3, workers=2, frame_size=4 * 1024 * 1024)
+    assert config.tuning == Tuning("auto", usable_processors(), 4 * 1024**2, 8 * 1024**3, None, None)
     assert config.pin == PinLimits(headroom=15, seconds=21600, attempts=3, pause=300)
     assert (config.signing_key, config.trusted) == (None, ())
     assert (config.sources["prod"].frozen, config.sources["prod"].external) == (False, {})
     assert config.source(None) is config.source("prod")
     assert config.sources["prod"].media == Path("/etc/archiver/m")
+
+
+@pytest.mark.parametrize("value", ["auto", "fast", "balanced", "best", 1, 19])
+def test_how_hard_to_compress(value: str | int) -> None:
+    text = f'"{value}"' if isinstance(value, str) else value
+    assert parse(HEAD + f"[tuning]\ncompression = {text}\n").tuning == Tuning(compression=cast(Compression, value))
+
+
+def test_no_spool_on_disk_is_not_the_default() -> None:
+    for value in ("0", '"0"'):
+        assert parse(HEAD + f"[tuning]\nspool = {value}\n").tuning.spool == 0
+
+
+@pytest.mark.parametrize(("usable", "workers"), [(1, 1), (2, 2), (8, 8), (9, 8), (256, 8)])
+def test_as_many_workers_as_processors_may_be_used(usable: int, workers: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _process: set(range(usable)))
+    assert parse(HEAD).tuning.workers == workers
+
+
+def test_what_is_given_for_one_run_counts_before_the_file() -> None:
+    tuning = Tuning(compression="best", workers=3, limit_upload=70_000, limit_download=80_000)
+    assert tuning.overridden() == tuning
+    assert tuning.overridden(workers=1, limit_upload=90_000) == Tuning(
+        compression="best", workers=1, limit_upload=90_000, limit_download=80_000
+    )
+    assert Tuning(workers=3).overridden(limit_download=90_000) == Tuning(workers=3, limit_download=90_000)
 
 
 def test_relative_paths_are_relative_to_the_file_not_to_the_process(
@@ -260,10 +290,48 @@ MALFORMED = [
         HEAD + "[class.held]\nkeep = 9\n",
         ", line 3: class.held: this class has no end, and nothing of it can be set: archiver hold copies into it",
     ),
-    (HEAD + "[tuning]\nlevel = 20\n", ", line 4: tuning.level: expected a whole number from 1 to 19, got 20"),
-    (
-        HEAD + "[tuning]\nframe_size = 18446744073709551616\n",
-        ", line 4: tuning.frame_size: expected a whole number from 65536 to 67108864, got 18446744073709551616",
+    *(
+        (
+            HEAD + f"[tuning]\ncompression = {value}\n",
+            (
+                ", line 4: tuning.compression: expected one of auto, fast, balanced, best, or a whole number from "
+                f"1 to 19, got {got}"
+            ),
+        )
+        for value, got in (
+            ("20", "20"),
+            ("0", "0"),
+            ("3.0", "3.0"),
+            ("true", "True"),
+            ('"3"', "'3'"),
+            ('"Fast"', "'Fast'"),
+            ("[3]", "[3]"),
+        )
+    ),
+    (HEAD + "[tuning]\nlevel = 3\n", ", line 4: tuning.level: unknown key"),
+    (HEAD + "[tuning]\nworkers = 0\n", ", line 4: tuning.workers: expected a whole number from 1 to 64, got 0"),
+    (HEAD + "[tuning]\nworkers = 65\n", ", line 4: tuning.workers: expected a whole number from 1 to 64, got 65"),
+    *(
+        (
+            HEAD + f"[tuning]\n{key} = {value}\n",
+            f", line 4: tuning.{key}: expected a size from {bounds}, got {got}",
+        )
+        for key, value, bounds, got in (
+            ("frame_size", "18446744073709551616", '"64K" to "64M"', "18446744073709551616"),
+            ("frame_size", "65535", '"64K" to "64M"', "65535"),
+            ("frame_size", '"65M"', '"64K" to "64M"', "'65M'"),
+            ("spool", "-1", '"0" to "1T"', "-1"),
+            ("spool", '"8 G"', '"0" to "1T"', "'8 G'"),
+            ("spool", '"8GiB"', '"0" to "1T"', "'8GiB'"),
+            ("spool", "false", '"0" to "1T"', "False"),
+            ("limit_upload", "0", '"64K" to "1T"', "0"),
+            ("limit_upload", '""', '"64K" to "1T"', "''"),
+            ("limit_upload", "2.5", '"64K" to "1T"', "2.5"),
+            ("limit_upload", '"2.5M"', '"64K" to "1T"', "'2.5M'"),
+            ("limit_upload", '"-20M"', '"64K" to "1T"', "'-20M'"),
+            ("limit_download", '"20MB"', '"64K" to "1T"', "'20MB'"),
+            ("limit_download", '["20M"]', '"64K" to "1T"', "['20M']"),
+        )
     ),
     (HEAD + "[pin]\nheadroom = 0\n", ", line 4: pin.headroom: expected a whole number from 1 to 90, got 0"),
     (HEAD + "[pin]\nheadroom = 91\n", ", line 4: pin.headroom: expected a whole number from 1 to 90, got 91"),

@@ -1,7 +1,7 @@
 """docs/CONFIGURATION.md and the code know the same keys, defaults and options."""
 
 import re
-from dataclasses import fields
+from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +11,7 @@ from archiver.config import DEFAULT_CLASSES, PinLimits, RetentionClass, Tuning, 
 from archiver.operations.config_text import render_new, render_source
 from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.s3_options import S3Options, parse_options
-from archiver.tables import Table
+from archiver.tables import Table, size_text
 
 TEXT = (Path(__file__).parent.parent / "docs" / "CONFIGURATION.md").read_text("utf-8")
 OPTIONS = "Options of an `s3://` destination"
@@ -84,7 +84,14 @@ def test_the_defaults_of_numbers_are_those_of_the_code() -> None:
         field.name: "none" if field.default is None else str(field.default) for field in fields(RetentionClass)
     }
     assert page["`[pin]`"] == {field.name: str(field.default) for field in fields(PinLimits)}
-    assert page["`[tuning]`"] == {field.name: str(field.default) for field in fields(Tuning)}
+    assert page["`[tuning]`"] == {field.name: shown(field) for field in fields(Tuning)}
+
+
+def shown(field: Field[Any]) -> str:
+    """The default of a field as the page writes it: sizes as in the file."""
+    if field.default is MISSING:
+        return "see below"
+    return "none" if field.default is None else size_text(field.default) if field.type is int else str(field.default)
 
 
 def test_the_default_classes_are_those_of_the_code() -> None:

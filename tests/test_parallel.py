@@ -1,14 +1,16 @@
 """The parallel map and its mirror image: order, bounds, and an end to every thread whatever goes wrong."""
 
+import os
 import signal
 import threading
 import time
 from collections.abc import Callable, Generator, Iterator
+from functools import partial
 
 import pytest
 
 from archiver.errors import NotFoundError
-from archiver.parallel import Feed, FeedAbortedError, ordered_map, uninterrupted
+from archiver.parallel import Feed, FeedAbortedError, Tasks, ordered_map, uninterrupted
 
 
 @pytest.fixture(autouse=True)
@@ -307,3 +309,101 @@ def test_an_interrupt_while_a_feed_starts_leaves_no_thread(monkeypatch: pytest.M
         pytest.fail("the block must not be entered")
     assert threading.active_count() == before
     assert [type(error) for error in seen] == [FeedAbortedError]
+
+
+class Told:
+    """What a block of tasks tells about its end."""
+
+    def __init__(self) -> None:
+        self.errors: list[BaseException] = []
+        self.abandoned = threading.Event()
+
+    def tasks(self, workers: int = 2) -> Tasks:
+        return Tasks(workers, self.errors.append, self.abandoned.set)
+
+
+def test_all_tasks_have_ended_when_their_block_has() -> None:
+    told, ended = Told(), list[int]()
+
+    def slow(number: int) -> None:
+        time.sleep(0.01)
+        ended.append(number)
+
+    with told.tasks() as tasks:
+        for number in range(10):
+            tasks.start(partial(slow, number))
+    assert sorted(ended) == list(range(10))
+    assert told.errors == []
+    assert not told.abandoned.is_set()
+
+
+def test_tasks_begin_in_order_and_no_more_than_so_many_at_a_time() -> None:
+    begun: list[int] = []
+    release = threading.Event()
+
+    def task(number: int) -> None:
+        begun.append(number)
+        assert release.wait(20)
+
+    with Told().tasks(3) as tasks:
+        for number in range(5):
+            tasks.start(partial(task, number))
+        time.sleep(0.05)
+        assert begun == [0, 1, 2]
+        release.set()
+    assert begun == [0, 1, 2, 3, 4]
+
+
+def gone() -> None:
+    raise NotFoundError("the bucket is gone")
+
+
+def test_the_error_of_a_task_is_told_at_once_and_raised_at_the_end() -> None:
+    told = Told()
+    with pytest.raises(NotFoundError, match="the bucket is gone"), told.tasks() as tasks:
+        tasks.start(gone)
+        deadline = time.monotonic() + 20
+        while not told.errors:
+            assert time.monotonic() < deadline
+        # Those that run on hear of it when the block ends.
+        tasks.start(lambda: assert_set(told.abandoned))
+        assert not told.abandoned.is_set()
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(20)
+
+
+def test_a_task_that_fails_while_the_end_waits_ends_the_others() -> None:
+    told = Told()
+    with pytest.raises(NotFoundError, match="the bucket is gone"), told.tasks() as tasks:
+        tasks.start(lambda: assert_set(told.abandoned))
+        tasks.start(gone)
+
+
+@pytest.mark.parametrize("error", [OSError("disk"), KeyboardInterrupt(), SystemExit(1)])
+def test_an_error_in_the_block_of_tasks_ends_them(error: BaseException) -> None:
+    told, begun = Told(), list[str]()
+    with pytest.raises(type(error)) as caught, told.tasks(1) as tasks:
+        tasks.start(lambda: assert_set(told.abandoned))
+        tasks.start(lambda: begun.append("never"))
+        raise error
+    assert caught.value is error
+    assert told.errors == [error]
+    assert begun == []
+
+
+def test_an_interrupt_while_tasks_are_waited_for_ends_them() -> None:
+    told = Told()
+    with pytest.raises(KeyboardInterrupt), told.tasks() as tasks:
+        tasks.start(lambda: assert_set(told.abandoned))
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert [type(error) for error in told.errors] == [KeyboardInterrupt]
+    assert worker_threads() == []
+
+
+def test_an_interrupt_while_the_end_of_a_feed_is_waited_for_leaves_no_thread() -> None:
+    abandoned = threading.Event()
+    with pytest.raises(KeyboardInterrupt), Feed[int, None](lambda _: assert_set(abandoned), abandon=abandoned.set):
+        threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGINT)).start()
+    assert worker_threads() == []

@@ -15,13 +15,13 @@ import pytest
 
 from archiver.config import load_config
 from archiver.environment.comparison import compare_environments
-from archiver.operations import backup_environments, backup_media
+from archiver.operations import backup_environments, backup_media, remembered
 from archiver.operations.backup_setup import backup_source
 from archiver.progress import Silent
 from archiver.sources.media import batches
 from archiver.sources.packs import Pack
 from tests.operations.scene import archiver
-from tests.recovering import FRAME_SIZE, back_up, recover
+from tests.recovering import FRAME_SIZE, back_up, back_up_again, recover
 
 PACK_LIMIT = 20_000
 PACK_SIZE = 50_000
@@ -164,6 +164,36 @@ def test_an_older_backup_can_be_named(site: Path) -> None:
     assert (site / "recovered/media/deep.txt").read_bytes() == b"x" * PACK_LIMIT
 
 
+def test_objects_of_earlier_backups_are_restored(site: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of an older pack only what is still so: neither what was deleted or changed since, nor older modes and times."""
+    monkeypatch.setattr(remembered, "_RACY", 0)
+    media = site / "data/media"
+    for number in range(60):
+        (media / "small" / f"{number:03}").write_bytes(Random(number).randbytes(2000))
+    first = back_up_again(site)
+    (media / "small/001").unlink()
+    (media / "small/002").write_bytes(b"changed")
+    (media / "small/003").unlink()
+    (media / "small/003").mkdir()
+    (media / "small/003/file").write_bytes(b"where a file was")
+    (media / "small/004").chmod(0o4701)
+    os.utime(media / "small/005", ns=(-1_500_000_000, -1_500_000_000))
+    (media / "holes").chmod(0o600)
+    os.utime(media / "small", ns=(TIME, TIME))
+    for number in range(3):
+        # A pack of which nothing is in the list of members.
+        (media / "zz" / f"empty{number}").parent.mkdir(exist_ok=True)
+        (media / "zz" / f"empty{number}").touch()
+    second = back_up_again(site)
+    assert placed(site / "destination", "daily", first) & placed(site / "destination", "daily", second)
+
+    result = recover(site, backup=second)
+
+    assert result.returncode == 0, result.stderr
+    assert result.stderr == ""
+    assert describe(site / "recovered" / "media") == describe(media)
+
+
 def test_a_backup_without_objects_is_restored(tmp_path: Path) -> None:
     (tmp_path / "data" / "media").mkdir(parents=True, mode=0o750)
     back_up(tmp_path, [])
@@ -202,11 +232,11 @@ def test_copies_in_other_classes_are_restored(site: Path) -> None:
         shutil.rmtree(site / "recovered")
 
 
-def placed(destination: Path, retention_class: str) -> list[str]:
-    """The keys that the placement of the only backup in a class names."""
-    (placement,) = (destination / retention_class / "data" / "example").glob("*.placement.jsonl.zst")
+def placed(destination: Path, retention_class: str, backup: str = "*") -> set[str]:
+    """The keys that the placement of a backup names, or of the only one in a class."""
+    (placement,) = (destination / retention_class / "data" / "example").glob(f"{backup}.placement.jsonl.zst")
     lines = subprocess.run(["zstd", "-dcq", str(placement)], capture_output=True, check=True).stdout.splitlines()
-    return [json.loads(line)["key"] for line in lines]
+    return {json.loads(line)["key"] for line in lines}
 
 
 def test_a_wrong_place_or_card_is_named(tmp_path: Path) -> None:

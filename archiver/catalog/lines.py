@@ -1,6 +1,7 @@
 """Records to JSON lines and back, streaming both ways."""
 
 from collections.abc import Iterable, Iterator
+from itertools import islice
 from typing import TypeVar
 
 import msgspec
@@ -11,6 +12,8 @@ from archiver.errors import FormatError
 MAX_LINE = 16 * 1024 * 1024
 """The longest line that a reader accepts, in bytes: an environment of 100 TB in objects of 1 GiB fits."""
 _BATCH = 1024 * 1024
+_RECORDS = 256
+"""How many records are encoded and read back at once, because each call costs more than a record."""
 
 R = TypeVar("R")
 
@@ -21,20 +24,36 @@ def encode_lines(records: Iterable[R], decoder: msgspec.json.Decoder[R]) -> Iter
     Each line is read back: a record that ``decoder`` would refuse on the day of a restore raises ``FormatError`` now.
     """
     encoder = msgspec.json.Encoder()
+    source = iter(records)
     batch = bytearray()
-    for record in records:
-        try:
-            line = encoder.encode(record)
-            _decode(line, decoder)
-        except (FormatError, UnicodeEncodeError) as error:
-            raise FormatError(f"a record cannot be stored: {error}: {str(record)[:200]!r}") from None
-        batch += line
-        batch += b"\n"
+    while some := list(islice(source, _RECORDS)):
+        batch += _encode(some, encoder, decoder)
         if len(batch) >= _BATCH:
             yield bytes(batch)
             batch.clear()
     if batch:
         yield bytes(batch)
+
+
+def _encode(records: list[R], encoder: msgspec.json.Encoder, decoder: msgspec.json.Decoder[R]) -> bytes:
+    try:
+        lines = encoder.encode_lines(records)
+        if len(lines) <= MAX_LINE:
+            decoder.decode_lines(lines)
+            return lines
+    except (msgspec.MsgspecError, FormatError, UnicodeError, RecursionError):
+        pass
+    # One by one: it may be that one of them is too long, or not to be stored, and which one is to be told.
+    return b"".join(_encode_one(record, encoder, decoder) for record in records)
+
+
+def _encode_one(record: R, encoder: msgspec.json.Encoder, decoder: msgspec.json.Decoder[R]) -> bytes:
+    try:
+        line = encoder.encode(record)
+        _decode(line, decoder)
+    except (FormatError, UnicodeEncodeError) as error:
+        raise FormatError(f"a record cannot be stored: {error}: {str(record)[:200]!r}") from None
+    return line + b"\n"
 
 
 def decode_lines(buffers: Iterable[Buffer], decoder: msgspec.json.Decoder[R], what: str) -> Iterator[R]:

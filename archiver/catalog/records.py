@@ -124,8 +124,9 @@ class FileRecord(_Inode, frozen=True, kw_only=True, tag_field="type", tag="file"
     extents: list[Extent] = []
 
     def __post_init__(self) -> None:
-        super().__post_init__()
-        check_extents(self.extents, self.size, self.path_bytes)
+        path = self.path_bytes
+        check_relative(path)
+        check_extents(self.extents, self.size, path)
 
 
 class DirectoryRecord(_Inode, frozen=True, kw_only=True, tag_field="type", tag="directory"):
@@ -231,8 +232,8 @@ def check_relative(path: bytes) -> None:
     """
     if path == b".":
         return
-    segments = path.split(b"/")
-    if len(path) > MAX_PATH or b"\0" in path or any(segment in (b"", b".", b"..") for segment in segments):
+    bounded = b"/%b/" % path
+    if len(path) > MAX_PATH or b"\0" in path or b"//" in bounded or b"/./" in bounded or b"/../" in bounded:
         raise FormatError(f"unsafe path in contents: {path[:200]!r}")
 
 

@@ -7,7 +7,7 @@ import click
 
 from archiver.cli import human
 from archiver.cli.describe import end
-from archiver.cli.options import command, config_option
+from archiver.cli.options import command, config_option, upload_options
 from archiver.cli.output import Output
 from archiver.cli.promote import promoted_document, promoted_line
 from archiver.errors import ArchiverError
@@ -17,14 +17,26 @@ if TYPE_CHECKING:
     from archiver.operations.nightly import Night
 
 
-@command("backup", example="archiver backup ucotron-prod --label 'before the upgrade'")
+@command(
+    "backup",
+    example="archiver backup ucotron-prod --label 'before the upgrade'\narchiver backup --limit-upload 20M --workers 1",
+)
 @click.argument("source", required=False)
 @click.option("--class", "retention_class", default="daily", show_default=True, help="The retention class.")
 @click.option("--label", default="", help="A text to find the backup by; it is stored encrypted.")
 @click.option("--dry-run", is_flag=True, help="Say what would be backed up, and how; store nothing.")
+@upload_options
 @config_option
 def backup(
-    *, output: Output, source: str | None, retention_class: str, label: str, dry_run: bool, config: Path | None
+    *,
+    output: Output,
+    source: str | None,
+    retention_class: str,
+    label: str,
+    dry_run: bool,
+    workers: int | None,
+    limit_upload: int | None,
+    config: Path | None,
 ) -> int:
     """Back up SOURCE: pin its environments, copy them and the media files, encrypt, upload, commit.
 
@@ -32,12 +44,16 @@ def backup(
     into it. Exits with 3 when something was skipped, and says what; with 1 also when the backup is stored and the
     bucket's lifecycle rules would delete it too soon.
     """
+    from dataclasses import replace
+
     from archiver.config import find_config, load_config
     from archiver.operations.backup_setup import preview
     from archiver.operations.nightly import run_night
     from archiver.operations.priority import give_way
 
     settings = load_config(find_config(config))
+    tuning = settings.tuning.overridden(workers=workers, limit_upload=limit_upload)
+    settings = replace(settings, tuning=tuning)
     if dry_run:
         return _show_preview(output, preview(settings, source, retention_class))
     give_way()
@@ -86,6 +102,8 @@ def _show_result(output: Output, night: "Night") -> None:
             "objects": totals.objects,
             "plaintext_bytes": totals.plaintext_bytes,
             "stored_bytes": totals.stored_bytes,
+            "reused_objects": result.reused_objects,
+            "reused_bytes": result.reused_bytes,
             "warnings": totals.warnings,
             "promoted": [promoted_document(item) for item in night.promoted],
             "problems": [
@@ -111,6 +129,9 @@ def _show_result(output: Output, night: "Night") -> None:
         f"  {human.size(totals.plaintext_bytes)} stored as {human.size(totals.stored_bytes)}"
         f" in {human.plural(totals.objects, 'object')}, {human.duration(night.seconds)}"
     )
+    if result.reused_objects:
+        reused = human.plural(result.reused_objects, "object")
+        output.line(f"  unchanged since earlier backups, not sent again: {reused}, {human.size(result.reused_bytes)}")
     for item in night.promoted:
         output.line(f"  {promoted_line(item)}")
     output.line(f"  guaranteed until {end(guaranteed)}")

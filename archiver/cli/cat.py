@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from archiver.cli.options import access_options, command
+from archiver.cli.options import access_options, command, download_options
 from archiver.cli.output import Output
 
 if TYPE_CHECKING:
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 @click.argument("backup")
 @click.argument("path")
 @access_options
+@download_options
 def cat(*, output: Output, access: "AccessOptions", backup: str, path: str) -> None:
     """Write one file of BACKUP to stdout, fetching only what it needs.
 

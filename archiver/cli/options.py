@@ -12,6 +12,7 @@ from archiver.cli.output import Output
 
 if TYPE_CHECKING:
     from archiver.crypto.recipients import Identity
+    from archiver.operations.access import AccessOptions
 
 F = TypeVar("F", bound=Callable[..., Any])
 IDENTITY_VARIABLE = "ARCHIVER_IDENTITY_FILE"
@@ -27,6 +28,53 @@ class PathArgument(click.Path):
         if value == "":
             self.fail("expected a path, got an empty text", param, ctx)
         return super().convert(value, param, ctx)
+
+
+def _rate(_context: click.Context, _parameter: click.Parameter, text: str | None) -> int | None:
+    """The bytes a second that an option names as the configuration does."""
+    from archiver.config import FASTEST, SLOWEST
+    from archiver.tables import parse_size, size_text
+
+    if text is None:
+        return None
+    try:
+        rate = parse_size(text)
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+    if not SLOWEST <= rate <= FASTEST:
+        raise click.BadParameter(f"expected a size from {size_text(SLOWEST)} to {size_text(FASTEST)}, got {text!r}")
+    return rate
+
+
+def _limit_option(direction: str) -> Callable[[F], F]:
+    return click.option(
+        f"--limit-{direction}",
+        callback=_rate,
+        metavar="SIZE",
+        help=f"Bytes a second to {direction} at most, such as 20M.",
+    )
+
+
+def _workers_option(verb: str) -> Callable[[F], F]:
+    return click.option("--workers", type=click.IntRange(1, 64), metavar="COUNT", help=f"Threads that {verb}.")
+
+
+def upload_options(function: F) -> F:
+    """``--limit-upload`` and ``--workers``: what counts before the configuration's ``[tuning]``."""
+    return _limit_option("upload")(_workers_option("compress")(function))
+
+
+def download_options(function: F) -> F:
+    """``--limit-download`` and ``--workers``, which become part of ``access``: to be applied below
+    ``access_options``."""
+
+    @wraps(function)
+    def run(*, access: "AccessOptions", workers: int | None, limit_download: int | None, **values: Any) -> Any:
+        from dataclasses import replace
+
+        return function(access=replace(access, workers=workers, limit_download=limit_download), **values)
+
+    return _limit_option("download")(_workers_option("decompress")(run))  # type: ignore[return-value]
 
 
 def command(name: str, *, example: str) -> Callable[[Callable[..., int | None]], click.Command]:

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 from archiver.cli import human
 from archiver.cli.redaction import MISPLACED, redacted
 from archiver.errors import ArchiverError
+from archiver.progress import UPLOAD
 
 if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
@@ -96,17 +97,20 @@ class Output:
     # The Reporter protocol.
 
     def phase(self, name: str, total: int | None = None) -> None:
+        line = _phase_line(name, total)
         with self._lock:
             if self._progress is not None:
                 if self._task is not None:
                     self._progress.remove_task(self._task)
-                self._task = self._progress.add_task(name, total=total)
+                self._task = self._progress.add_task(line if name == UPLOAD else name, total=total)
                 return
-        self.note(name if total is None else f"{name} ({human.size(total)})")
+        self.note(line)
 
     def advance(self, count: int) -> None:
-        if self._progress is not None and self._task is not None:
-            self._progress.advance(self._task, count)
+        # Locked, because a thread that is late may meet the beginning of the next phase.
+        with self._lock:
+            if self._progress is not None and self._task is not None:
+                self._progress.advance(self._task, count)
 
     def event(self, name: str, **details: object) -> None:
         if self.json and self.verbose:
@@ -146,7 +150,8 @@ class Output:
             try:
                 yield
             finally:
-                self._progress = self._task = None
+                with self._lock:
+                    self._progress = self._task = None
 
     @contextmanager
     def logged(self) -> Iterator[None]:
@@ -187,6 +192,13 @@ class _Notes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         self._output.note(record.getMessage())
+
+
+def _phase_line(name: str, total: int | None) -> str:
+    """The beginning of a phase, for people; ``total`` are its bytes."""
+    if total is None:
+        return name
+    return f"waiting for {human.size(total)} to be sent" if name == UPLOAD else f"{name} ({human.size(total)})"
 
 
 def _printable(text: str, encoding: str) -> str:

@@ -8,7 +8,7 @@ import click
 
 from archiver.cli import human
 from archiver.cli.describe import authorship, database_name, signed, warn_of_doubts
-from archiver.cli.options import PathArgument, access_options, command
+from archiver.cli.options import PathArgument, access_options, command, download_options
 from archiver.cli.output import Output, report
 from archiver.errors import ArchiverError, UsageError
 
@@ -25,7 +25,8 @@ _SHOWN = 20
 @command(
     "restore",
     example="archiver restore latest --identity recovery-card.txt --to /srv/restored\n"
-    "archiver restore --at 2026-11-20 --only vector --to /tmp/look --identity recovery-card.txt",
+    "archiver restore --at 2026-11-20 --only vector --to /tmp/look --identity recovery-card.txt\n"
+    "archiver restore latest --limit-download 20M --workers 1 --identity recovery-card.txt --to /srv/restored",
 )
 @click.argument("backup", default="latest")
 @click.option("--to", "directory", type=PathArgument(), help="Lay out DIR/ENVIRONMENT/data.mdb, DIR/media.")
@@ -41,6 +42,7 @@ _SHOWN = 20
 )
 @click.option("--dry-run", is_flag=True, help="Show the plan and what stands in its way; write nothing.")
 @access_options
+@download_options
 def restore(
     *,
     output: Output,
@@ -85,7 +87,7 @@ def restore(
         raise UsageError("--in-place needs the configuration", hint="Name it with --config, or give --to DIR.")
     resolved = resolve_access(access)
     if directory is None:
-        resolved, layout = _in_place(resolved)
+        resolved, layout = _in_place(resolved, access)
     else:
         layout = layout_below(directory)
     with resolved.open() as archive:
@@ -106,7 +108,7 @@ def restore(
     return output.exit_code()
 
 
-def _in_place(access: "Access") -> "tuple[Access, Layout]":
+def _in_place(access: "Access", options: "AccessOptions") -> "tuple[Access, Layout]":
     """``access`` with the configuration, which must be about the same backups, and the paths in it."""
     from dataclasses import replace
 
@@ -122,7 +124,7 @@ def _in_place(access: "Access") -> "tuple[Access, Layout]":
             hint="Name the configuration that belongs to the card with --config, or give --to DIR.",
         )
     layout = layout_in_place(resolve_source(config.source(access.source)))
-    return replace(access, config=config, tuning=config.tuning), layout
+    return replace(access, config=config, tuning=options.tuning(config)), layout
 
 
 def _show_plan(output: Output, plan: "Plan", *, force: bool, thaw: bool) -> int:

@@ -9,7 +9,7 @@ import click
 
 from archiver.cli import human
 from archiver.cli.describe import authorship, removal, removed_document, signed, warn_of_doubts
-from archiver.cli.options import PathArgument, access_options, command
+from archiver.cli.options import PathArgument, access_options, command, download_options
 from archiver.cli.output import Output, report
 from archiver.errors import ArchiverError, IntegrityError, is_unreachable
 
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 )
 @click.option("--work", type=PathArgument(), help="Where level restore puts environments together.")
 @access_options
+@download_options
 def verify(
     *, output: Output, access: "AccessOptions", backup: str | None, everything: bool, level: str, work: Path | None
 ) -> int:

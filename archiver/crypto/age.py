@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from archiver.buffers import Buffer, rechunk
+from archiver.buffers import Buffer, allocate, multiples, rechunk
 from archiver.crypto.header import FILE_KEY_SIZE, MAX_HEADER, Header, IncompleteHeaderError, encode_header, parse_header
 from archiver.crypto.passphrase import PassphraseRecipient
 from archiver.crypto.recipients import Identity, Recipient
@@ -37,12 +37,15 @@ def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient], *, size: in
 
     The file key is wrapped at once: a recipient that cannot be used raises ``UsageError`` from the call itself. The
     final chunk is sealed only after ``buffers`` ended: what ``buffers`` raises passes through, and what was yielded
-    until then is never a complete file. Memory: about 3 MiB, whatever the lengths of ``buffers``.
+    until then, which may be nothing, is never a complete file.
+
+    Memory: one new buffer, which takes as much as has been sealed into it, and one buffer of the source, which is held
+    until the next one shows that it is not the last. Only chunks that straddle an end of either are copied.
     """
     _check_labels(recipients)
     file_key, nonce = os.urandom(FILE_KEY_SIZE), os.urandom(NONCE_SIZE)
     header = encode_header([recipient.wrap(file_key) for recipient in recipients], file_key)
-    return rechunk(itertools.chain([header + nonce], _seal_payload(buffers, PayloadSealer(file_key, nonce))), size)
+    return _parts(_AgeFile(header + nonce, buffers, PayloadSealer(file_key, nonce)), size)
 
 
 def unseal(buffers: Iterable[Buffer], identities: Sequence[Identity]) -> Iterator[Buffer]:
@@ -125,7 +128,7 @@ class AgeReader:
         first, end = self._chunks(start, length)
         last = end == chunk_count(self.plaintext_size)
         plaintext = _open_piece(self._opener, first, ciphertext, last=last)
-        return memoryview(plaintext)[start - first * CHUNK :][:length]
+        return plaintext[start - first * CHUNK :][:length]
 
     def _chunks(self, start: int, length: int) -> tuple[int, int]:
         """The index of the first chunk that the range touches, and one past that of the last."""
@@ -150,23 +153,76 @@ def _check_labels(recipients: Sequence[Recipient]) -> None:
         )
 
 
-def _seal_payload(buffers: Iterable[Buffer], sealer: PayloadSealer) -> Iterator[Buffer]:
+def _parts(file: "_AgeFile", size: int) -> Iterator[memoryview]:
+    while True:
+        part = allocate(size)
+        filled = file.read_into(part)
+        if filled:
+            yield part[:filled]
+        if filled < size:
+            return
+
+
+class _AgeFile:
+    """The age file that begins with ``head`` and goes on with ``buffers`` sealed, to be read from start to end."""
+
+    def __init__(self, head: bytes, buffers: Iterable[Buffer], sealer: PayloadSealer) -> None:
+        self._sealer = sealer
+        self._runs = _with_last(multiples(buffers, CHUNK))
+        self._ready = memoryview(head)
+        """Bytes of the file that did not fit into what was read before."""
+        self._rest: memoryview | None = None
+        """What of the current run is not sealed yet; None between two."""
+        self._last = False
+        """Whether the current run is the last one."""
+
+    def read_into(self, target: memoryview) -> int:
+        """Fill ``target`` from its start; returns the bytes written, fewer than it has only at the end of the file."""
+        filled = 0
+        while filled < len(target):
+            room = target[filled:]
+            if self._ready:
+                taken = min(len(self._ready), len(room))
+                room[:taken] = self._ready[:taken]
+                self._ready = self._ready[taken:]
+                filled += taken
+                continue
+            if self._rest is None:
+                following = next(self._runs, None)
+                if following is None:
+                    break
+                self._rest, self._last = memoryview(following[0]), following[1]
+            filled += self._seal(self._rest, room)
+        return filled
+
+    def _seal(self, run: memoryview, room: memoryview) -> int:
+        """Seal what of ``run`` fits into ``room``; where no chunk does, one aside, to be copied from there."""
+        if sealed_size(len(run)) <= len(room):
+            self._rest = None
+            return self._sealer.seal_into(run, room, last=self._last)
+        fitting = len(room) // SEALED_CHUNK * CHUNK
+        if fitting:
+            self._rest = run[fitting:]
+            return self._sealer.seal_into(run[:fitting], room, last=False)
+        chunk, self._rest = run[:CHUNK], run[CHUNK:] or None
+        aside = bytearray(sealed_size(len(chunk)))
+        self._sealer.seal_into(chunk, aside, last=self._last and self._rest is None)
+        self._ready = memoryview(aside)
+        return 0
+
+
+def _with_last(runs: Iterable[Buffer]) -> Iterator[tuple[Buffer, bool]]:
+    """Each of ``runs``, none of which is empty, and whether it is the last one; without any, an empty last one."""
     pending: Buffer = b""
-    for piece in rechunk(buffers, _PIECE_CHUNKS * CHUNK):
+    for run in runs:
         if pending:
-            yield _seal_piece(sealer, pending, last=False)
-        pending = piece
-    yield _seal_piece(sealer, pending, last=True)
+            yield pending, False
+        pending = run
+    yield pending, True
 
 
-def _seal_piece(sealer: PayloadSealer, plaintext: Buffer, *, last: bool) -> bytearray:
-    out = bytearray(sealed_size(len(plaintext)))
-    sealer.seal_into(plaintext, out, last=last)
-    return out
-
-
-def _open_piece(opener: PayloadOpener, index: int, sealed: Buffer, *, last: bool) -> bytearray:
-    out = bytearray(plaintext_size(len(sealed)))
+def _open_piece(opener: PayloadOpener, index: int, sealed: Buffer, *, last: bool) -> memoryview:
+    out = allocate(plaintext_size(len(sealed)))
     opener.open_into(index, sealed, out, last=last)
     return out
 

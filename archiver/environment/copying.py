@@ -1,15 +1,14 @@
 """A compact copy of a snapshot as a stream of buffers."""
 
 from collections.abc import Iterator
-from io import FileIO
+from io import BufferedReader, FileIO
 
-from archiver.buffers import Buffer
 from archiver.environment.meta import DATA_FILE, Meta, newest, parse_meta
 from archiver.environment.snapshot import Snapshot
 from archiver.errors import ArchiverError, FormatError, PinGivenUpError, SnapshotChangedError, SourceError
 
 
-def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
+def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[bytes]:
     """The bytes of a compact copy of ``snapshot``, in new buffers of ``buffer_size`` bytes; the last may be shorter.
 
     The iterator ends only after LMDB has reported success, the pin has proven to have held until then, and the size is
@@ -22,13 +21,17 @@ def copy_stream(snapshot: Snapshot, buffer_size: int) -> Iterator[Buffer]:
     head = bytearray()
     head_size = 2 * snapshot.page_size
     copied = 0
-    while buffer := _read(pipe, buffer_size):
-        copied += len(buffer)
-        if copied > snapshot.meta.size:
-            raise _endless(snapshot, pipe)
-        if len(head) < head_size:
-            head += buffer[: head_size - len(head)]
-        yield buffer
+    # It reads whole pages straight into the bytes that it gives, without filling them with zeros first, which would
+    # cost a fifth of the time that reading takes here; its own buffer is for the ends only.
+    with BufferedReader(pipe, snapshot.page_size) as reader:
+        # Fewer bytes than asked for mean the end of the pipe, which is not yet success.
+        while buffer := reader.read(buffer_size):
+            copied += len(buffer)
+            if copied > snapshot.meta.size:
+                raise _endless(snapshot, pipe)
+            if len(head) < head_size:
+                head += buffer[: head_size - len(head)]
+            yield buffer
     snapshot.finish_copy()
     expected = _copied_meta(head, snapshot).size
     if copied != expected:
@@ -49,15 +52,6 @@ def _endless(snapshot: Snapshot, pipe: FileIO) -> ArchiverError:
         f"{snapshot.directory} is corrupt: expected a copy of at most {snapshot.meta.size} bytes, got more",
         hint="Restore this environment from a backup.",
     )
-
-
-def _read(pipe: FileIO, size: int) -> memoryview:
-    """The next ``size`` bytes, fewer only at the end of the pipe, which is not yet success."""
-    view = memoryview(bytearray(size))
-    filled = 0
-    while filled < size and (count := pipe.readinto(view[filled:])):
-        filled += count
-    return view[:filled]
 
 
 def _copied_meta(head: bytearray, snapshot: Snapshot) -> Meta:

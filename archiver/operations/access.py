@@ -22,6 +22,7 @@ from archiver.errors import ConfigError, FormatError, UsageError
 from archiver.operations.archive import Archive
 from archiver.retention.attributes import attribution, no_attributes
 from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
+from archiver.stores.limits import Limits
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,13 @@ class AccessOptions:
     passphrase: Identity | None = None
     kms: bool = False
     """Whether AWS KMS may be asked."""
+    workers: int | None = None
+    limit_download: int | None = None
+
+    def tuning(self, config: Config | None) -> Tuning:
+        """What counts before ``config``, and what that says else."""
+        configured = Tuning() if config is None else config.tuning
+        return configured.overridden(workers=self.workers, limit_download=self.limit_download)
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,7 +66,8 @@ class Access:
     def open(self) -> Iterator[Archive]:
         """The archive, its store closed at the end."""
         attributes = no_attributes if self.config is None else attribution(self.config.classes)
-        with closing(open_store(self.destination, attributes=attributes)) as store:
+        store = open_store(self.destination, attributes=attributes, limits=store_limits(self.tuning))
+        with closing(store):
             yield Archive(store, self.source, self.trusted, self.keyring, workers=self.tuning.workers)
 
 
@@ -101,9 +110,14 @@ def resolve_access(options: AccessOptions) -> Access:
             card_vault=None if card.vault_recipient is None else vault_id(str(card.vault_recipient)),
         ),
         card=card,
-        tuning=Tuning() if config is None else config.tuning,
+        tuning=options.tuning(config),
         config=config,
     )
+
+
+def store_limits(tuning: Tuning) -> Limits:
+    """How fast a run may exchange data with its store."""
+    return Limits(upload=tuning.limit_upload, download=tuning.limit_download)
 
 
 def trusted_keys(

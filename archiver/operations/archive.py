@@ -25,7 +25,8 @@ from archiver.errors import (
 )
 from archiver.operations.chain import TOLERANCE, Chain
 from archiver.operations.history import Backup, History, Survey, Unreadable
-from archiver.operations.objects import ObjectReader, naming
+from archiver.operations.objects import StoredKey, naming
+from archiver.operations.reading import ObjectReader
 from archiver.operations.vaults import put_back, read_small, unlock_vault, vault_places
 from archiver.stages.frames import decompress
 from archiver.stages.measure import Meter, measured
@@ -57,7 +58,7 @@ class Archive:
         self.source = source
         self._trusted = trusted
         self._keyring = keyring
-        self._workers = workers
+        self.workers = workers
         self._vaults: dict[str, Identity] = {}
         self._history = History(store, source, self.load, self._claim)
 
@@ -208,7 +209,7 @@ class Archive:
             pass
 
     def reader(self, backup: Backup, record: ObjectRecord, placement: dict[str, str]) -> ObjectReader:
-        """Open one object of ``backup`` for reading."""
+        """What reads one object of ``backup``; of the object itself, nothing is fetched yet."""
         key = placement.get(record.id)
         if key is None:
             raise IntegrityError(f"the placement does not say where object {record.id} lies")
@@ -217,7 +218,8 @@ class Archive:
             raise IntegrityError(
                 f"object {record.id} is sealed to vault {record.vault}, which its manifest does not name"
             )
-        return ObjectReader(self.store, key, record.stored_size, [self.unlock(vault)], self._workers)
+        stored = StoredKey(self.store, key, record.stored_size, [self.unlock(vault)])
+        return ObjectReader(stored, record.plaintext_size, self.workers)
 
     def unlock(self, vault: Vault) -> Identity:
         """The identity of ``vault``, opened with the operator's identities; kept once opened.

@@ -4,7 +4,7 @@ The order is the safety: the right to create keys is proven before anything is p
 before media is read, every object is in the store before the manifest is written, and that comes last.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from datetime import datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ from archiver.config import RetentionClass
 from archiver.crypto.recipients import vault_id
 from archiver.crypto.trust import TrustedKey
 from archiver.environment.external import remove_leftovers
+from archiver.filesystem import identity
 from archiver.operations.archive import Archive
 from archiver.operations.backup_environments import EnvironmentCopies
 from archiver.operations.backup_lists import BackupLists
@@ -33,6 +34,7 @@ from archiver.operations.chain import Statement
 from archiver.operations.commit_check import check_stored, promised
 from archiver.operations.needs import destination_rules
 from archiver.operations.predecessor import Predecessor, conclude, find_predecessor
+from archiver.operations.reuse import Reuse
 from archiver.operations.run_lock import run_lock
 from archiver.operations.uploads import Uploads
 from archiver.progress import Reporter
@@ -88,25 +90,35 @@ class _Run:
         with ExitStack() as resources:
             # Opened before hours of copying: a volume that is not mounted is better noticed now.
             tree = resources.enter_context(self._open_media(source.media)) if source.media is not None else None
+            reuse = resources.enter_context(Reuse(self._store, place, request, self._reporter))
             resources.enter_context(self._lists)
-            uploads = Uploads(self._store, place, request.vault, request.tuning, self._reporter)
+            uploads = Uploads(self._store, place, request, self._reporter, reuse.memory.stored)
             resources.enter_context(uploads)
             self._lists.put(HeaderRecord(backup=place.backup, source=place.source, label=request.label))
             environments, skew = EnvironmentCopies(request, uploads, self._lists, self._reporter).copy()
             self._lists.put(*environments)
+            used: Mapping[str, int] = {}
             if tree is not None:
-                media = MediaCopy(tree, uploads, self._lists, self._reporter)
+                reuse.prepare(started)
+                media = MediaCopy(tree, uploads, self._lists, reuse, self._reporter)
                 media.copy(0 if previous is None else previous.files)
+                used = media.used
         rules = destination_rules(self._store)
         terms = in_force(request.classes, rules)
-        manifest = self._describe(started, previous, environments, promised(terms[place.retention_class]))
+        # What lies in objects of earlier backups was chosen for the promise of then.
+        both = [found[place.retention_class] for found in (reuse.terms, terms) if found is not None]
+        manifest = self._describe(started, previous, environments, promised(*both))
         check_stored(self._store, self._lists.stored, manifest.promised_until, terms, rules)
         self._commit(manifest)
-        return BackupResult(manifest, place.retention_class, environments, skew, self._store.requests)
+        return BackupResult(
+            manifest, place.retention_class, environments, skew, len(used), sum(used.values()), self._store.requests
+        )
 
     def _open_media(self, root: Path) -> MediaTree:
-        source = self._request.source
-        return MediaTree(root, skip=data_files(source.environments), exclude=source.exclude)
+        request = self._request
+        # The state directory holds paths and hashes in the clear: should it lie among the media, it is not sent.
+        skip = data_files(request.source.environments) | {identity(request.state_directory.stat())}
+        return MediaTree(root, skip=skip, exclude=request.source.exclude)
 
     def _describe(
         self,

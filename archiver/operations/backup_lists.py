@@ -119,7 +119,7 @@ class BackupLists:
         def write(records: Iterator[R]) -> Written:
             return write_object(self._store, key, encode_lines(records, decoder), recipients, self._tuning)
 
-        return Feed(write)
+        return Feed(write, abandon=self._store.abandon)
 
 
 def _digest(written: Written) -> Digest:

@@ -44,5 +44,9 @@ class BackupResult:
     environments: Sequence[EnvironmentRecord]
     skew_seconds: float
     """Between the first and the last pin."""
+    reused_objects: int
+    """Objects of earlier backups that its files lie in."""
+    reused_bytes: int
+    """What these have in the store."""
     requests: Mapping[str, int]
     """What was sent to the destination's service, by operation; empty for a directory."""

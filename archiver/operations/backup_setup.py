@@ -15,7 +15,7 @@ from archiver.crypto.trust import TrustedKey
 from archiver.environment.inspection import inspect
 from archiver.environment.messages import Declared, Method
 from archiver.errors import ArchiverError, ConfigError, FormatError, UsageError
-from archiver.operations.access import configured_keys
+from archiver.operations.access import configured_keys, store_limits
 from archiver.operations.backup import backup
 from archiver.operations.backup_request import BackupRequest, BackupResult
 from archiver.operations.sources import Source, resolve_source
@@ -104,7 +104,12 @@ def check_backup_class(config: Config, name: str) -> RetentionClass:
 def open_destination(config: Config, source: SourceConfig) -> Store:
     """The configuration's store, to back up ``source`` into; the caller closes it."""
     destination = parse_destination(config.destination, config.destination_options)
-    return open_store(destination, config.state_directory / source.name / "journal", attribution(config.classes))
+    return open_store(
+        destination,
+        config.state_directory / source.name / "journal",
+        attribution(config.classes),
+        store_limits(config.tuning),
+    )
 
 
 def backup_request(config: Config, source: SourceConfig, retention_class: str, label: str) -> BackupRequest:

@@ -1,7 +1,7 @@
 """The last look before a backup is signed: all of it is in the store, and stays there for as long as is promised."""
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from archiver.config import RetentionClass
 from archiver.errors import IntegrityError
@@ -11,11 +11,17 @@ from archiver.retention.rules import Rule, lasts
 from archiver.stores.base import Store, StoredObject
 
 
-def promised(term: Term) -> RetentionClass:
-    """What a manifest can promise under ``term``, that of a configured class: at least a day, because it cannot say
-    less. Where not even that is sure, the bucket's rules are an error in every run."""
-    keep = max(1, term.keep or 0)
-    return RetentionClass(keep=keep, lease=max(1, (term.data or 0) - keep))
+def promised(*terms: Term) -> RetentionClass:
+    """What a manifest can promise under all of ``terms``, those of a configured class at several moments of a run: at
+    least a day, because it cannot say less. Where not even that is sure, the bucket's rules are an error in every
+    run."""
+    keep = max(1, min(term.keep or 0 for term in terms))
+    return RetentionClass(keep=keep, lease=max(1, min(term.data or 0 for term in terms) - keep))
+
+
+def promise_of(started: datetime, term: Term) -> datetime:
+    """Until when a backup that began at ``started`` is promised at most."""
+    return started + timedelta(days=promised(term).keep)
 
 
 def check_stored(

@@ -5,7 +5,7 @@ from contextlib import ExitStack, closing, contextmanager
 from dataclasses import dataclass
 
 from archiver.config import Config
-from archiver.operations.access import configured_keys
+from archiver.operations.access import configured_keys, store_limits
 from archiver.operations.archive import Archive
 from archiver.operations.needs import destination_rules
 from archiver.operations.run_lock import run_lock
@@ -48,7 +48,8 @@ def open_copy_site(config: Config, name: str | None, *, dry_run: bool) -> Iterat
         if not dry_run:
             resources.enter_context(run_lock(state, source.name))
         journal = None if dry_run else state / "journal"
-        store = resources.enter_context(closing(open_store(destination, journal, attribution(config.classes))))
+        store = open_store(destination, journal, attribution(config.classes), store_limits(config.tuning))
+        resources.enter_context(closing(store))
         if not dry_run:
             store.recover()
         archive = Archive(store, source.name, trusted, workers=config.tuning.workers)

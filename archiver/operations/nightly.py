@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 
 from archiver.config import Config, SourceConfig
 from archiver.errors import ArchiverError, is_unreachable
@@ -22,6 +23,7 @@ from archiver.operations.lifecycle import examine_rules
 from archiver.operations.places import latest
 from archiver.operations.promote import Promoted, known, promote_due
 from archiver.operations.promotion import Copied, promote_copy
+from archiver.operations.remembered import remember_copies
 from archiver.operations.run_lock import run_lock
 from archiver.progress import Reporter
 from archiver.retention.checking import Problem
@@ -76,6 +78,7 @@ def run_night(config: Config, name: str | None, retention_class: str, label: str
             with closing(open_destination(config, source)) as store:
                 result = make_backup(store, request, reporter)
                 promoted = _promote(config, source, store, result, reporter)
+                _remember(request.state_directory, store, promoted, reporter)
                 found = _examine(config, store, reporter)
                 return Night(result, promoted, found, store.requests, time.monotonic() - began)
         except ArchiverError as error:
@@ -96,6 +99,13 @@ def _promote(
     except KeyboardInterrupt:
         reporter.warn(f"{result.manifest.backup} is stored; archiver promote copies what is due into calendar classes")
         raise
+
+
+def _remember(directory: Path, store: Store, promoted: Sequence[Promoted], reporter: Reporter) -> None:
+    """Later backups can refer to the copies, which last longer: so each object is stored about once."""
+    made = [key for item in promoted for key in item.copied.made]
+    if made:
+        remember_copies(directory, store.url, made, store.clock(), reporter)
 
 
 def _examine(config: Config, store: Store, reporter: Reporter) -> list[Problem]:

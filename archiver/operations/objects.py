@@ -1,31 +1,26 @@
-"""Objects on their way out and in: zstd frames inside an age file, written as a stream, read in ranges."""
+"""Objects on their way in: an age file around zstd frames, of which any may be had."""
 
 from bisect import bisect_left, bisect_right
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from archiver.buffers import Buffer
 from archiver.crypto.age import MAX_HEAD, AgeReader
 from archiver.crypto.recipients import Identity
 from archiver.crypto.stream import CHUNK
 from archiver.errors import ArchiverError, IntegrityError, NotFoundError, RefusedError
-from archiver.parallel import ordered_map
-from archiver.stages.frames import (
-    FOOTER,
-    SeekTable,
-    decode_seek_table,
-    decompress_frame,
-    seek_table_size,
-)
-from archiver.stages.measure import Meter
+from archiver.stages.frames import FOOTER, SeekTable, decode_seek_table, decompress_frame, seek_table_size
 from archiver.stores.base import Store
 
+PIECE = 128 * CHUNK
+"""Plaintext that is fetched and decompressed as one (8 MiB), unless one frame is larger. Counted in plaintext, because
+a few stored bytes may grow to any size."""
 _TAIL = 2 * CHUNK
 """How much is fetched from the end, to read the seek table: enough for one of 16,000 frames."""
-_RANGE = 128 * CHUNK
-"""How much one request fetches (8 MiB)."""
-_FETCHES = 4
-"""Requests in flight for one object."""
+
+Frame = tuple[int, Buffer]
+"""Offset in the object's plaintext, and the plaintext of one frame."""
 
 
 @contextmanager
@@ -39,127 +34,155 @@ def naming(key: str) -> Iterator[None]:
         raise type(error)(f"{key}: {error.message}", hint=error.hint) from error
 
 
-class ObjectReader:
-    """Random access to the plaintext of one object of ``size`` stored bytes, by ranges of its zstd frames.
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Consecutive ``frames`` of one object, and the ``size`` stored bytes from ``offset`` on that hold them."""
 
-    A full read proves the object's ciphertext hash; a partial one proves each chunk's authenticity under the vault,
-    and the caller proves the hash of what it puts together.
-    """
+    frames: range
+    start: int
+    """Where they begin in the compressed plaintext, of which ``length`` bytes are opened."""
+    length: int
+    offset: int
+    size: int
+    carried: int
+    """How many stored bytes right before ``offset`` belong to it as well: the last ones of the piece before it."""
 
-    def __init__(self, store: Store, key: str, size: int, identities: Sequence[Identity], workers: int) -> None:
-        self._store = store
-        self._key = key
-        self._size = size
-        self._workers = workers
-        self._whole = self._get(0, size) if size <= _RANGE else None
-        self._head = self._fetch(0, min(size, MAX_HEAD))
-        with naming(key):
-            self._age = AgeReader(self._head, size, identities)
-            self._table = self._read_table()
 
-    @property
-    def plaintext_size(self) -> int:
-        """Bytes of the object's plaintext, as its seek table states them."""
-        return self._table.plaintext_size
+@dataclass(frozen=True, slots=True)
+class StoredKey:
+    """An object of ``size`` stored bytes at ``key``, and what opens it. Nothing is read yet."""
 
-    def read(
-        self, intervals: Iterable[tuple[int, int]], blake3: str, advance: Callable[[int], None] | None = None
-    ) -> Iterator[tuple[int, bytes]]:
-        """The frames that ``intervals`` of plaintext (offset, length) touch, each once, in order, as (offset, bytes).
+    store: Store
+    key: str
+    size: int
+    identities: Sequence[Identity]
 
-        When these are all frames, the stored bytes are hashed on the way, and the iterator ends with an
-        ``IntegrityError`` unless they hash to ``blake3``. ``advance`` hears stored bytes as they arrive.
+    def open(self) -> "OpenObject":
+        """Fetch its header and its seek table: two requests."""
+        head = self.fetch(0, min(self.size, MAX_HEAD))
+        with naming(self.key):
+            age = AgeReader(head, self.size, self.identities)
+
+        def fetch(start: int, length: int) -> Buffer:
+            return age.open_range(start, length, self.fetch(*age.ciphertext_range(start, length)))
+
+        with naming(self.key):
+            return OpenObject(self.key, bytes(memoryview(head)[: age.payload_offset]), age, _read_table(age, fetch))
+
+    def open_whole(self, stored: Buffer) -> "OpenObject":
+        """Open it from all its ``stored`` bytes."""
+        view = memoryview(stored)
+
+        def take(start: int, length: int) -> Buffer:
+            offset, size = age.ciphertext_range(start, length)
+            return age.open_range(start, length, view[offset : offset + size])
+
+        with naming(self.key):
+            age = AgeReader(view[:MAX_HEAD], self.size, self.identities)
+            return OpenObject(self.key, bytes(view[: age.payload_offset]), age, _read_table(age, take))
+
+    def fetch(self, offset: int, size: int, carried: int = 0) -> bytearray:
+        """``size`` stored bytes from ``offset`` on, with room for ``carried`` bytes before them.
+
+        Raises ``IntegrityError`` when the object is missing, and ``RefusedError`` when it is archived.
         """
-        with naming(self._key):
-            wanted = touched_frames(self._table.offsets, intervals)
-        if len(wanted) == self._table.frames:
-            return self.read_all(blake3, advance)
-        pieces = (
-            piece for first, last in runs(wanted) for piece in cut(self._table.starts[first], self._table.starts[last])
-        )
-        return self._decompress(self._opened(pieces, None, advance), wanted)
-
-    def read_all(self, blake3: str, advance: Callable[[int], None] | None = None) -> Iterator[tuple[int, bytes]]:
-        """All frames in order as (offset, bytes), with the proof of ``blake3`` at the end."""
-        meter = Meter()
-        meter.update(memoryview(self._head)[: self._age.payload_offset])
-        opened = self._opened(cut(0, self._age.plaintext_size), meter, advance)
-        yield from self._decompress(opened, range(self._table.frames))
-        if meter.blake3 != blake3 or meter.size != self._size:
-            raise IntegrityError(
-                f"{self._key}: stored bytes hash to {meter.blake3}, expected {blake3}",
-                hint="The object was replaced or damaged: restore another backup, or this one from another copy.",
-            )
-
-    def _opened(
-        self, pieces: Iterable[tuple[int, int]], meter: Meter | None, advance: Callable[[int], None] | None
-    ) -> Generator[Buffer, None, None]:
-        """The compressed bytes of ``pieces``, fetched in parallel, decrypted in order."""
-
-        def fetch(piece: tuple[int, int]) -> tuple[tuple[int, int], Buffer]:
-            return piece, self._fetch(*self._age.ciphertext_range(*piece))
-
-        for piece, ciphertext in ordered_map(fetch, pieces, workers=_FETCHES):
-            if meter is not None:
-                meter.update(ciphertext)
-            if advance is not None:
-                advance(len(ciphertext))
-            yield self._age.open_range(*piece, ciphertext)
-
-    def _read_table(self) -> SeekTable:
-        total = self._age.plaintext_size
-        known = min(total, _TAIL)
-        tail = self._read_range(total - known, known)
-        size = seek_table_size(tail[-FOOTER.size :], total)
-        if size > known:
-            tail = self._read_range(total - size, size)
-        return decode_seek_table(tail[-size:], total)
-
-    def _read_range(self, start: int, length: int) -> Buffer:
-        return self._age.open_range(start, length, self._fetch(*self._age.ciphertext_range(start, length)))
-
-    def _fetch(self, offset: int, size: int) -> Buffer:
-        if self._whole is not None:
-            return memoryview(self._whole)[offset : offset + size]
-        return self._get(offset, size)
-
-    def _get(self, offset: int, size: int) -> bytes:
+        buffer = bytearray(carried + size)
+        filled = carried
         try:
-            return b"".join(self._store.read(self._key, offset, size))
+            for piece in self.store.read(self.key, offset, size) if size else ():
+                buffer[filled : filled + len(piece)] = piece
+                filled += len(piece)
         except NotFoundError as error:
             # A list or a manifest names it: the backup is damaged, not absent.
             raise IntegrityError(
-                f"{self._key} is missing from {self._store.url}",
+                f"{self.key} is missing from {self.store.url}",
                 hint="Restore another backup, or this one from another copy.",
             ) from error
         except RefusedError as error:
             if not self._is_archived():
                 raise
             raise RefusedError(
-                f"{self._key} is archived: the store gives it out only after it was thawed",
+                f"{self.key} is archived: the store gives it out only after it was thawed",
                 hint="archiver restore --thaw asks for what it needs, waits for some hours, and restores; what was "
                 "thawed can then be read for some days.",
             ) from error
+        return buffer
 
     def _is_archived(self) -> bool:
         try:
-            return self._store.availability(self._key) != "ready"
+            return self.store.availability(self.key) != "ready"
         except ArchiverError:
             # What the store said to the read tells more.
             return False
 
-    def _decompress(self, opened: Generator[Buffer, None, None], wanted: Sequence[int]) -> Iterator[tuple[int, bytes]]:
-        starts, offsets = self._table.starts, self._table.offsets
-        sizes = [starts[index + 1] - starts[index] for index in wanted]
 
-        def decode(item: tuple[Buffer, int]) -> tuple[int, bytes]:
-            frame, index = item
-            return offsets[index], decompress_frame(frame, offsets[index + 1] - offsets[index])
+@dataclass(frozen=True, slots=True)
+class OpenObject:
+    """One object whose header and seek table have been read. May be used by several threads."""
 
-        frames = zip(cut_frames(opened, sizes), wanted, strict=True)
-        # Closing ends the fetching threads even where an error's traceback keeps the generators alive.
-        with naming(self._key), closing(opened):
-            yield from ordered_map(decode, frames, workers=self._workers)
+    key: str
+    head: bytes
+    """The stored bytes before the payload."""
+    age: AgeReader
+    table: SeekTable
+
+    def touched(self, intervals: Iterable[tuple[int, int]]) -> Sequence[int]:
+        """The frames that ``intervals`` of plaintext (offset, length) touch."""
+        with naming(self.key):
+            return touched_frames(self.table.offsets, intervals)
+
+    def pieces(self, wanted: Sequence[int]) -> Iterator[Piece]:
+        """The ``wanted`` frames in pieces. Those of all frames are all stored bytes behind the head, each once."""
+        fetched = self.age.payload_offset
+        total = self.age.plaintext_size
+        last = wanted[-1] + 1 if len(wanted) == self.table.frames else None
+        for frames in grouped(wanted, self.table.offsets):
+            start = self.table.starts[frames.start]
+            # With the last of all frames comes the seek table, and with it the proof that the payload is complete.
+            length = (total if frames.stop == last else self.table.starts[frames.stop]) - start
+            offset, size = self.age.ciphertext_range(start, length)
+            # Two pieces that meet within a chunk of the payload both need it.
+            carried = min(max(fetched - offset, 0), size)
+            fetched = max(fetched, offset + size)
+            yield Piece(frames, start, length, offset + carried, size - carried, carried)
+
+    def decode(self, piece: Piece, stored: bytearray) -> list[Frame]:
+        """The frames of ``piece`` out of its ``stored`` bytes, the carried ones included, which are freed."""
+        with naming(self.key):
+            opened = self.age.open_range(piece.start, piece.length, stored)
+            stored.clear()
+            return self._decompress(piece.frames, piece.start, opened)
+
+    def decode_whole(self, frames: Sequence[int], stored: bytearray) -> list[Frame]:
+        """``frames`` out of all ``stored`` bytes of the object, which are freed and whose end is proven as well."""
+        with naming(self.key), memoryview(stored) as view, view[self.age.payload_offset :] as payload:
+            opened = self.age.open_range(0, self.age.plaintext_size, payload)
+        stored.clear()
+        with naming(self.key):
+            return self._decompress(frames, 0, opened)
+
+    def _decompress(self, frames: Sequence[int], start: int, compressed: memoryview) -> list[Frame]:
+        starts, offsets = self.table.starts, self.table.offsets
+        return [
+            (
+                offsets[index],
+                decompress_frame(
+                    compressed[starts[index] - start : starts[index + 1] - start], offsets[index + 1] - offsets[index]
+                ),
+            )
+            for index in frames
+        ]
+
+
+def _read_table(age: AgeReader, read: Callable[[int, int], Buffer]) -> SeekTable:
+    """The seek table, out of the compressed plaintext that ``read`` gives stretches (start, length) of."""
+    total = age.plaintext_size
+    known = min(total, _TAIL)
+    tail = read(total - known, known)
+    size = seek_table_size(tail[-FOOTER.size :], total)
+    if size > known:
+        tail = read(total - size, size)
+    return decode_seek_table(tail[-size:], total)
 
 
 def touched_frames(offsets: Sequence[int], intervals: Iterable[tuple[int, int]]) -> list[int]:
@@ -173,40 +196,14 @@ def touched_frames(offsets: Sequence[int], intervals: Iterable[tuple[int, int]])
     return sorted(touched)
 
 
-def runs(indices: Sequence[int]) -> Iterator[tuple[int, int]]:
-    """Ascending ``indices`` as ranges [first, last) of consecutive ones."""
-    first = last = None
-    for index in indices:
-        if last is not None and first is not None and index != last:
-            yield first, last
-            first = index
-        elif first is None:
-            first = index
-        last = index + 1
-    if first is not None and last is not None:
-        yield first, last
-
-
-def cut(start: int, end: int) -> Iterator[tuple[int, int]]:
-    """[start, end) as pieces (offset, length) that end at multiples of one request's size, so that no chunk of the age
-    payload is fetched twice within a run."""
-    while start < end:
-        length = min(end, (start // _RANGE + 1) * _RANGE) - start
-        yield start, length
-        start += length
-
-
-def cut_frames(buffers: Iterable[Buffer], sizes: Sequence[int]) -> Iterator[Buffer]:
-    """Cut a stream into buffers of the given ``sizes``, then use it up: what follows the frames is the seek table."""
-    pending = bytearray()
-    source = iter(buffers)
-    for size in sizes:
-        while len(pending) < size:
-            following = next(source, None)
-            if following is None:
-                raise IntegrityError(f"a compressed stream ends {size - len(pending)} bytes before a frame does")
-            pending += following
-        yield bytes(memoryview(pending)[:size])
-        del pending[:size]
-    for _ in source:
-        pass
+def grouped(frames: Sequence[int], offsets: Sequence[int]) -> Iterator[range]:
+    """Ascending ``frames`` in ranges of consecutive ones, of at most ``PIECE`` bytes of plaintext if not one frame."""
+    first = following = None
+    for frame in frames:
+        if first is None or frame != following or offsets[frame + 1] - offsets[first] > PIECE:
+            if first is not None and following is not None:
+                yield range(first, following)
+            first = frame
+        following = frame + 1
+    if first is not None and following is not None:
+        yield range(first, following)

@@ -54,6 +54,8 @@ class Copied:
     bytes_copied: int
     keys: Collection[str]
     """Where its objects lie."""
+    made: Collection[str]
+    """Those of them that this run has created or proven."""
 
 
 def promote_copy(
@@ -93,7 +95,9 @@ def carry_out(archive: Archive, plan: CopyPlan, reporter: Reporter) -> Copied:
     _create(store, place.manifest, data, MAX_MANIFEST)
     reporter.event("copied", backup=place.backup, key=place.manifest)
     copied = [item.record.stored_size for item in work if item.action != "prove" or keys[item.record.id] != item.key]
-    return Copied(place, plan.promise, len(keys) - len(copied), len(copied), sum(copied), keys.values())
+    return Copied(
+        place, plan.promise, len(keys) - len(copied), len(copied), sum(copied), keys.values(), settled.values()
+    )
 
 
 def _place(store: Store, plan: CopyPlan, keys: Mapping[str, str]) -> int:

@@ -32,6 +32,7 @@ from archiver.operations.paths import DATA_FILE, MEDIA
 from archiver.operations.restore_plan import BEFORE, STAGING, Landing, Plan, check_plan, selected_media
 from archiver.operations.thaw import refuse_archived, thaw
 from archiver.progress import Reporter
+from archiver.sinks.durability import FileSystem
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sinks.files import StagedFile
 from archiver.sinks.media import MediaSink
@@ -73,7 +74,12 @@ def restore(
     with ExitStack() as resources:
         for root in plan.roots:
             resources.enter_context(_staging(root, backup))
+        # Held from before the first byte is written: only so does each hear of an error that the disk has.
+        systems = [resources.enter_context(FileSystem(root)) for root in plan.roots]
         _fetch(archive, plan, reporter)
+        reporter.phase("sync")
+        for system in {system.device: system for system in systems}.values():
+            system.sync()
         reporter.phase("swap")
         for record in plan.environments:
             refuse_live(plan.layout.landing(record.name).final)
@@ -151,8 +157,8 @@ def _fetch(archive: Archive, plan: Plan, reporter: Reporter) -> None:
     total = plan.environment_bytes + plan.fetch_bytes
     backup = plan.backup
     identifier = backup.manifest.backup
-    reporter.phase("restore", total)
     assembly = Assembly(archive, backup, archive.objects(backup), archive.placement(backup), reporter.advance)
+    reporter.phase("restore", total)
     for record in plan.environments:
         assembly.add(record.extents, partial(_open_environment, plan.layout.landing(record.name), identifier, record))
     assembly.flush()

@@ -99,6 +99,8 @@ class Plan:
     file_bytes: int = 0
     fetch_bytes: int = 0
     """Of the files that are not in place already; without holes."""
+    in_place: bool = False
+    """Whether the target has any media, so that a file of the backup may be among them."""
     unchanged: int = 0
     """Files that are in place already, and are left alone."""
     linked: set[bytes] = field(default_factory=set)
@@ -110,6 +112,8 @@ class Plan:
 
     def is_unchanged(self, record: FileRecord) -> bool:
         """Whether ``record`` is in place already, to the last attribute, so that it is left alone."""
+        if not self.in_place:
+            return False
         place = self.layout.landing(MEDIA).final
         return record.path_bytes not in self.linked and is_unchanged(place, record, self.owners)
 
@@ -144,30 +148,13 @@ def plan_restore(
 ) -> Plan:
     """Read all of contents and decide; raises ``NotFoundError`` when ``only`` selects nothing."""
     plan = Plan(backup, selector(only), layout, owners)
-    names = set()
-    for record in archive.contents(backup):
-        if isinstance(record, EnvironmentRecord):
-            if record.name in names or record.name == MEDIA:
-                raise UsageError(f"the backup holds two parts called {record.name!r}")
-            names.add(record.name)
-            if plan.selected(item_path(record)):
-                plan.environments.append(record)
-                plan.objects.update(extent.object for extent in record.extents)
+    media = _note_environments(archive, plan)
     if only:
-        plan.stand_ins = find_stand_ins(_media(archive, backup), plan.selected)
-    for media in selected_media(archive, plan):
-        plan.has_media = True
-        if isinstance(media, HardLinkRecord):
-            plan.linked.add(media.target_bytes)
-    for media in selected_media(archive, plan):
-        if isinstance(media, FileRecord):
-            plan.files += 1
-            plan.file_bytes += media.size
-            if plan.is_unchanged(media):
-                plan.unchanged += 1
-            else:
-                plan.fetch_bytes += sum(extent.length for extent in media.extents)
-                plan.objects.update(extent.object for extent in media.extents)
+        plan.stand_ins = find_stand_ins(media, plan.selected)
+        media = _media(archive, backup)
+    _note_media(plan, select(media, plan.selected, plan.stand_ins))
+    if plan.has_media and _occupied(plan.layout.landing(MEDIA).final):
+        _note_unchanged(plan, selected_media(archive, plan))
     if not plan.environments and not plan.has_media:
         wanted = " or ".join(repr(pattern) for pattern in only) or "anything"
         raise NotFoundError(
@@ -176,6 +163,49 @@ def plan_restore(
         )
     plan.backup, plan.archived = easiest_copy(archive, backup, plan.objects)
     return plan
+
+
+def _note_environments(archive: Archive, plan: Plan) -> Iterator[MediaRecord]:
+    """All media records, while the environments among all records are noted in ``plan``."""
+    names = set()
+    for record in archive.contents(plan.backup):
+        if isinstance(record, EnvironmentRecord):
+            if record.name in names or record.name == MEDIA:
+                raise UsageError(f"the backup holds two parts called {record.name!r}")
+            names.add(record.name)
+            if plan.selected(item_path(record)):
+                plan.environments.append(record)
+                plan.objects.update(extent.object for extent in record.extents)
+        elif not isinstance(record, HeaderRecord | WarningRecord):
+            yield record
+
+
+def _note_media(plan: Plan, records: Iterator[MediaRecord]) -> None:
+    """Note what ``records`` need, as if nothing of it were in place."""
+    for media in records:
+        plan.has_media = True
+        if isinstance(media, HardLinkRecord):
+            plan.linked.add(media.target_bytes)
+        elif isinstance(media, FileRecord):
+            plan.files += 1
+            plan.file_bytes += media.size
+            plan.fetch_bytes += sum(extent.length for extent in media.extents)
+            plan.objects.update(extent.object for extent in media.extents)
+
+
+def _note_unchanged(plan: Plan, records: Iterator[MediaRecord]) -> None:
+    """Take out of ``plan`` the files that are in place, which can be told once all hard links are known."""
+    plan.in_place = True
+    plan.fetch_bytes = 0
+    plan.objects = {extent.object for record in plan.environments for extent in record.extents}
+    for media in records:
+        if not isinstance(media, FileRecord):
+            continue
+        if plan.is_unchanged(media):
+            plan.unchanged += 1
+        else:
+            plan.fetch_bytes += sum(extent.length for extent in media.extents)
+            plan.objects.update(extent.object for extent in media.extents)
 
 
 def check_plan(plan: Plan, *, force: bool) -> None:

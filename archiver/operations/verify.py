@@ -57,8 +57,8 @@ def verify(
         stored = _check_storage(archive.store, backup, objects, placement)
         if level == "storage":
             return Verified(backup, level, len(objects), stored)
-        reporter.phase(f"verify {backup.manifest.backup}", stored)
         check = _Check(archive, backup, objects, placement, reporter)
+        reporter.phase(f"verify {backup.manifest.backup}", stored)
         environments, files = check.run(directory if level == "restore" else None, structure=level == "restore")
     except NotFoundError as error:
         raise IntegrityError(error.message, hint=error.hint) from error
@@ -138,7 +138,7 @@ class _Check:
         """Objects that no file needs, such as a pack of files that were all empty, must be sound as well."""
         for object_id in self._objects.keys() - self._read:
             record = self._objects[object_id]
-            for _ in self._archive.reader(self._backup, record, self._placement).read_all(record.blake3):
+            for _ in self._archive.reader(self._backup, record, self._placement).read(None, record.blake3):
                 pass
 
 
@@ -151,4 +151,4 @@ def _hashed(record: EnvironmentRecord | FileRecord) -> Iterator[tuple[HashedFile
 @contextmanager
 def _rebuilt(directory: Path, record: EnvironmentRecord) -> Iterator[tuple[EnvironmentSink, Callable[[], object]]]:
     with EnvironmentSink(directory, record) as sink:
-        yield sink, sink.finish
+        yield sink, partial(sink.finish, thorough=True)

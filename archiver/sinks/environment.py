@@ -11,8 +11,8 @@ from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, decode_t
 from archiver.environment.databases import Database
 from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock
 from archiver.environment.meta import DATA_FILE, read_meta
-from archiver.environment.verification import check_databases, verify_structure
-from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.environment.verification import check_databases, copy_again, count_entries, verify_structure
+from archiver.errors import BusyError, IntegrityError, SourceError, TargetError
 from archiver.filesystem import sync_directory
 from archiver.sinks.files import StagedFile
 
@@ -23,7 +23,7 @@ _NO_HARD_LINKS = frozenset({errno.EPERM, errno.EOPNOTSUPP, errno.EMLINK})
 class EnvironmentSink:
     """A ``data.mdb`` being restored into ``staging_dir``, which is made when it does not exist.
 
-    A context manager around one file: write every byte by ``write_at``, in any order and from any thread, then
+    A context manager around one file: write every byte by ``write_at``, let it be observed, then
     ``finish``. What is left after a failure is the caller's to remove, with the staging directory.
     """
 
@@ -46,14 +46,19 @@ class EnvironmentSink:
         self._file.__exit__(kind, error, trace)
 
     def write_at(self, offset: int, buffer: Buffer) -> None:
-        """Write ``buffer`` at byte ``offset`` of data.mdb."""
+        """Write ``buffer`` at byte ``offset`` of data.mdb; from any thread."""
         self._file.write_at(offset, buffer)
 
-    def finish(self) -> Path:
-        """Prove that data.mdb is what the record says, and return its path.
+    def observe(self, offset: int, buffer: Buffer) -> None:
+        """Hash what was written, from one thread."""
+        self._file.observe(offset, buffer)
+
+    def finish(self, *, thorough: bool = False) -> Path:
+        """Prove that data.mdb is what the record says, and return its path; it is durable once its file system is.
 
         Raises ``IntegrityError`` unless hash, page size, structure, databases, flags and entry counts all agree. Only
-        then does it get the recorded mode; until then nobody else can read it.
+        then does it get the recorded mode; until then nobody else can read it. The structure is proven by letting LMDB
+        copy it once more, ``thorough`` or where that fails by a look at every page.
         """
         self._file.finish(self._record.blake3)
         meta = read_meta(self.path)
@@ -63,7 +68,7 @@ class EnvironmentSink:
                 f"got {meta.size} in pages of {meta.page_size}"
             )
         try:
-            verify_structure(self.path)
+            databases = _examine(self.path) if thorough else _walk(self.path, self._record.blake3)
         except IntegrityError as error:
             # The hash has proven that these are the bytes that LMDB copied: the operator must have a way to them.
             error.hint = (
@@ -71,9 +76,25 @@ class EnvironmentSink:
                 f"archiver cat BACKUP {self._record.name}/{DATA_FILE} > {DATA_FILE}."
             )
             raise
-        check_databases(self.path, [_expected(record) for record in self._record.databases])
+        check_databases(self.path, databases, [_expected(record) for record in self._record.databases])
         self.path.chmod(self._record.mode & 0o777)
         return self.path
+
+
+def _examine(data: Path) -> tuple[Database, ...]:
+    verify_structure(data)
+    return count_entries(data)
+
+
+def _walk(data: Path, blake3: str) -> tuple[Database, ...]:
+    try:
+        copied, databases = copy_again(data)
+    except (IntegrityError, SourceError) as error:
+        # It says what is wrong, and where.
+        verify_structure(data)
+        raise IntegrityError(f"{data} is corrupt: {error.message}") from error
+    # LMDB takes no offence at some damage, and mends it in its copy.
+    return databases if copied == blake3 else _examine(data)
 
 
 def refuse_live(directory: Path) -> None:

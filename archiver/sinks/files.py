@@ -1,4 +1,4 @@
-"""A restored file on its way: written at offsets in any order, sparse, read back and proven before it counts."""
+"""A restored file on its way: written at offsets, sparse, and proven before it counts."""
 
 import errno
 import os
@@ -13,22 +13,24 @@ from blake3 import blake3
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import FileRecord
-from archiver.errors import FormatError, IntegrityError, TargetError
+from archiver.errors import ArchiverError, FormatError, IntegrityError, TargetError
 from archiver.filesystem import NOT_FOLLOWED, Beneath, data_regions, hash_zeros, read_region
+from archiver.sinks.durability import begin_writing, sync_file
 from archiver.sinks.owners import OwnerMap, is_dressed
 
 _ZEROS = bytearray(64 * 1024)
+_WORTH_A_HINT = 1024 * 1024
+"""Bytes from which on the disk is told to begin with them at once."""
 
 
 class StagedFile:
     """A new file of ``size`` bytes at ``path``, readable by this user only until it is finished.
 
     ``path`` is relative to the open directory ``dir_fd`` where one is given; ``name`` is what messages call it.
-    ``write_at`` may be called by several threads. Blocks of zeros are not written, so the file is as sparse as its
-    content allows. ``finish`` ends it: until then the file proves nothing. ``dress`` is called with the descriptor
-    when the content has been proven, before it is made durable. Nothing is removed after a failure: whoever made
-    the staging directory removes it. Errors: ``TargetError``; ``IntegrityError`` when the path exists already,
-    because a catalog names each path once.
+    Blocks of zeros are not written, so the file is as sparse as its content allows. ``finish`` ends it: until then the
+    file proves nothing. ``dress`` is called with the descriptor when the content has been proven. Nothing is removed
+    after a failure: whoever made the staging directory removes it. Errors: ``TargetError``; ``IntegrityError`` when
+    the path exists already, because a catalog names each path once.
     """
 
     def __init__(
@@ -43,15 +45,14 @@ class StagedFile:
         self.size = size
         self._name = name or str(path)
         self._dress = dress
-        with translated(self._name):
+        self._hasher: blake3 | None = blake3()
+        self._hashed = 0
+        try:
             self._descriptor = os.open(
                 path, os.O_RDWR | os.O_CREAT | os.O_EXCL | NOT_FOLLOWED, mode=0o600, dir_fd=dir_fd
             )
-            try:
-                os.ftruncate(self._descriptor, size)
-            except OSError:
-                os.close(self._descriptor)
-                raise
+        except OSError as error:
+            raise translation(self._name, error) from error
 
     def __enter__(self) -> Self:
         return self
@@ -62,18 +63,36 @@ class StagedFile:
         os.close(self._descriptor)
 
     def write_at(self, offset: int, buffer: Buffer) -> None:
-        """Put ``buffer`` at byte ``offset``. No byte may be written twice: zeros do not replace what is there."""
+        """Put ``buffer`` at byte ``offset``; from any thread. No byte may be written twice: zeros do not replace what
+        is there."""
         view = memoryview(buffer)
         if offset + len(view) > self.size:
             raise FormatError(f"{self._name}: data up to byte {offset + len(view)}, expected {self.size} bytes")
-        with translated(self._name):
-            for start, end in _data_runs(view):
-                _write(self._descriptor, view[start:end], offset + start)
+        try:
+            for first, last in _data_runs(view):
+                _write(self._descriptor, view[first:last], offset + first)
+        except OSError as error:
+            raise translation(self._name, error) from error
+        if len(view) >= _WORTH_A_HINT:
+            begin_writing(self._descriptor, offset, len(view))
+
+    def observe(self, offset: int, buffer: Buffer) -> None:
+        """Hash what was written to ``offset``, from one thread. Where offsets ascend, ``finish`` need not read it."""
+        if offset < self._hashed:
+            self._hasher = None
+        if self._hasher is not None:
+            hash_zeros(self._hasher, offset - self._hashed)
+            self._hasher.update(buffer)
+            self._hashed = offset + len(buffer)
 
     def finish(self, blake3_hex: str) -> None:
-        """Read the whole file back, holes as zeros, and make it durable if its BLAKE3 is ``blake3_hex``."""
-        with translated(self._name):
-            found = _hash(self._descriptor, self.size)
+        """Prove that the BLAKE3 of the whole file, holes as zeros, is ``blake3_hex``: of the bytes that were
+        observed, if their offsets were ascending, else of all of the file, read back. It is durable only once its
+        file system is (durability.py)."""
+        try:
+            if os.lseek(self._descriptor, 0, os.SEEK_END) != self.size:
+                os.ftruncate(self._descriptor, self.size)
+            found = self._digest()
             if found != blake3_hex:
                 raise IntegrityError(
                     f"{self._name}: restored content hashes to {found}, expected {blake3_hex}",
@@ -81,7 +100,15 @@ class StagedFile:
                 )
             if self._dress is not None:
                 self._dress(self._descriptor)
-            os.fsync(self._descriptor)
+            sync_file(self._descriptor)
+        except (OSError, OverflowError) as error:
+            raise translation(self._name, error) from error
+
+    def _digest(self) -> str:
+        if self._hasher is None or not self._hashed:
+            return _hash(self._descriptor, self.size)
+        hash_zeros(self._hasher, self.size - self._hashed)
+        return self._hasher.hexdigest()
 
 
 def is_unchanged(root: Path, record: FileRecord, owners: OwnerMap) -> bool:
@@ -112,17 +139,22 @@ def translated(name: str) -> Iterator[None]:
     """Turn an ``OSError`` within the block into a ``TargetError``, or an ``IntegrityError``, that names ``name``."""
     try:
         yield
-    except OverflowError as error:
-        raise FormatError(f"{name}: its owner or time is out of range") from error
-    except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT):
-            raise TargetError(
-                f"{name}: cannot be written: {os.strerror(error.errno)}".lower(),
-                hint="Free space on the target's file system, or restore to another one with --to.",
-            ) from error
-        if error.errno in (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
-            raise conflict(name) from error
-        raise TargetError(f"{name}: cannot be written: {(error.strerror or str(error)).lower()}") from error
+    except (OSError, OverflowError) as error:
+        raise translation(name, error) from error
+
+
+def translation(name: str, error: OSError | OverflowError) -> ArchiverError:
+    """What it means that ``error`` came of writing what messages call ``name``."""
+    if isinstance(error, OverflowError):
+        return FormatError(f"{name}: its owner or time is out of range")
+    if error.errno in (errno.ENOSPC, errno.EDQUOT):
+        return TargetError(
+            f"{name}: cannot be written: {os.strerror(error.errno)}".lower(),
+            hint="Free space on the target's file system, or restore to another one with --to.",
+        )
+    if error.errno in (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ELOOP):
+        return conflict(name)
+    return TargetError(f"{name}: cannot be written: {(error.strerror or str(error)).lower()}")
 
 
 def conflict(name: str) -> IntegrityError:
@@ -146,6 +178,10 @@ def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
     block = len(_ZEROS)
     for position in range(0, len(view), block):
         piece = view[position : position + block]
+        if piece[0]:
+            if start is None:
+                start = position
+            continue
         # A bytearray compares itself with any buffer by memcmp; a memoryview would go element by element.
         zeros = _ZEROS if len(piece) == block else _ZEROS[: len(piece)]
         if zeros == piece:

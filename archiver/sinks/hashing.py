@@ -11,8 +11,8 @@ from archiver.filesystem import hash_zeros
 
 
 class HashedFile:
-    """Takes the bytes of a file of ``size`` bytes in order of their offsets, as a StagedFile does, and keeps only their
-    hash; bytes that are passed over are holes."""
+    """Observes the bytes of a file of ``size`` bytes in order of their offsets, as a StagedFile does, and keeps only
+    their hash; bytes that are passed over are holes."""
 
     def __init__(self, name: str, size: int) -> None:
         self._name = name
@@ -29,6 +29,9 @@ class HashedFile:
         pass
 
     def write_at(self, offset: int, buffer: Buffer) -> None:
+        """Keep nothing."""
+
+    def observe(self, offset: int, buffer: Buffer) -> None:
         """Hash ``buffer``, and zeros for what lies between it and the last one."""
         if offset < self._position:
             raise IntegrityError(f"{self._name}: bytes from {offset} on come twice or out of order")

@@ -9,6 +9,7 @@ from typing import Self
 from archiver.catalog.records import DirectoryRecord, FileRecord, HardLinkRecord, SymlinkRecord
 from archiver.errors import IntegrityError, TargetError
 from archiver.filesystem import ROOT, Beneath, printable
+from archiver.sinks.durability import sync_file
 from archiver.sinks.files import StagedFile, conflict, translated
 from archiver.sinks.owners import OwnerMap, by_name, dress
 
@@ -78,7 +79,8 @@ class MediaSink:
         self._hard_links.append(record)
 
     def finish(self) -> None:
-        """All files are finished: make the links, give directories their metadata, make all of it durable."""
+        """All files are finished: make the links, give directories their metadata. All of it is durable only once the
+        file system is (durability.py)."""
         for link in self._hard_links:
             self._link(link)
         for symlink in self._symlinks:
@@ -88,7 +90,7 @@ class MediaSink:
             with translated(printable(path)), self._tree.directory(path) as descriptor:
                 if record is not None:
                     dress(descriptor, record, self._owners)
-                os.fsync(descriptor)
+                sync_file(descriptor)
 
     def _make(self, path: bytes) -> None:
         """Make the directory ``path`` and its parents where they are missing."""

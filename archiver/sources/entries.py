@@ -40,7 +40,9 @@ class Attributes:
 
     @classmethod
     def of(cls, status: os.stat_result) -> Self:
-        time = min(max(status.st_mtime_ns, EARLIEST), LATEST)
+        time = status.st_mtime_ns
+        if not EARLIEST <= time <= LATEST:
+            time = min(max(time, EARLIEST), LATEST)
         return cls(stat.S_IMODE(status.st_mode), time, status.st_uid, status.st_gid)
 
 
@@ -83,7 +85,21 @@ class FileEntry:
 
     def record(self, size: int, blake3: str, extents: list[Extent]) -> FileRecord:
         """The record of this file with the ``size`` bytes that were read of it."""
-        return FileRecord(**_path(self.path), **_inode(self.attributes), size=size, blake3=blake3, extents=extents)
+        path, path_b64 = encode_text(self.path)
+        attributes = self.attributes
+        return FileRecord(
+            path=path,
+            path_b64=path_b64,
+            mode=attributes.mode,
+            mtime_ns=attributes.mtime_ns,
+            uid=attributes.uid,
+            gid=attributes.gid,
+            owner=owner_name(attributes.uid),
+            group=group_name(attributes.gid),
+            size=size,
+            blake3=blake3,
+            extents=extents,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,7 @@ from blake3 import blake3
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, FileRecord
-from archiver.filesystem import Region, data_regions, hash_zeros, read_region
+from archiver.filesystem import Region, advise, data_regions, hash_zeros, read_region
 from archiver.sources.entries import FileEntry, UnreadableError, explain
 from archiver.sources.media import MediaTree
 
@@ -25,6 +25,9 @@ class LargeFile:
     def __init__(self, tree: MediaTree, path: bytes) -> None:
         self._path = path
         self._descriptor, self._opened = tree.open_file(path)
+        # What is behind the reader stays in the page cache: part of it may be what the live server reads, and the
+        # kernel gives up pages that were read once, as here, before those that a server uses again and again.
+        advise(self._descriptor, self._opened.st_size, os.POSIX_FADV_SEQUENTIAL)
         self._hasher = blake3()
         self._hashed = 0
         self.size = self._opened.st_size

@@ -1,18 +1,19 @@
 """The media tree: a walk in path order, by stated rules, that nothing on disk can lead astray."""
 
 import os
+import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
-from fnmatch import fnmatchcase
+from fnmatch import translate
 from pathlib import Path
 from types import TracebackType
-from typing import Self
+from typing import Generic, Self, TypeVar
 
 from archiver.catalog.records import MAX_PATH
 from archiver.errors import NotFoundError, SourceError
-from archiver.filesystem import NOT_FOLLOWED, ROOT, Beneath, Identity, identity, join
+from archiver.filesystem import ROOT, Beneath, Identity, identity, join
 from archiver.sources.entries import (
     Attributes,
     DirectoryEntry,
@@ -58,7 +59,8 @@ class MediaTree:
     def __init__(self, root: Path, *, skip: AbstractSet[Identity] = frozenset(), exclude: Sequence[str] = ()) -> None:
         self.root = root
         self._skip = skip
-        self._exclude = tuple(exclude)
+        self._excluded_names = _any_of(pattern for pattern in exclude if "/" not in pattern)
+        self._excluded_paths = _any_of(pattern for pattern in exclude if "/" in pattern)
         self._beneath = _open_root(root)
 
     def __enter__(self) -> Self:
@@ -94,7 +96,7 @@ class MediaTree:
                     except OSError as error:
                         yield Skipped(path, explain(error))
                 else:
-                    found = self._look(beneath, join(directory, name))
+                    found = self._look(beneath, join(directory, name), name)
                     if isinstance(found, DirectoryEntry):
                         names.descend(name)
                     if found is not None:
@@ -107,12 +109,11 @@ class MediaTree:
         """
         try:
             for _ in range(_OPEN_ATTEMPTS):
-                with self._beneath.parent(path) as (directory, name):
-                    listed = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                    if not stat.S_ISREG(listed.st_mode) or identity(listed) in self._skip:
-                        raise UnreadableError(path, "is no longer the regular file that was listed")
-                    # O_NONBLOCK: a pipe put in its place this very moment must not make us wait for a writer.
-                    descriptor = os.open(name, os.O_RDONLY | os.O_NONBLOCK | NOT_FOLLOWED, dir_fd=directory)
+                listed = self._beneath.status(path)
+                if not stat.S_ISREG(listed.st_mode) or identity(listed) in self._skip:
+                    raise UnreadableError(path, "is no longer the regular file that was listed")
+                # O_NONBLOCK: a pipe put in its place this very moment must not make us wait for a writer.
+                descriptor = self._beneath.open(path, os.O_RDONLY | os.O_NONBLOCK)
                 opened = os.fstat(descriptor)
                 if identity(opened) == identity(listed):
                     return descriptor, opened
@@ -129,36 +130,29 @@ class MediaTree:
         with beneath.directory(path) as descriptor, os.scandir(descriptor) as listing:
             return PathOrder(sorted_names(os.fsencode(entry.name) for entry in listing))
 
-    def _look(self, beneath: Beneath, path: bytes) -> Found | None:
+    def _look(self, beneath: Beneath, path: bytes, name: bytes) -> Found | None:
         if len(path) > MAX_PATH:
             return Skipped(path, f"its path is longer than {MAX_PATH} bytes")
         try:
-            with beneath.parent(path) as (directory, name):
-                status = os.stat(name, dir_fd=directory, follow_symlinks=False)
-                if self._is_left_out(path, name, status):
-                    return None
-                target = os.readlink(name, dir_fd=directory) if stat.S_ISLNK(status.st_mode) else b""
+            status = beneath.status(path)
+            if self._is_left_out(path, name, status):
+                return None
+            if stat.S_ISREG(status.st_mode):
+                return self._look_at_database(path, status) if name == _LMDB_FILE else FileEntry.of(path, status)
+            if stat.S_ISDIR(status.st_mode):
+                return DirectoryEntry(path, Attributes.of(status))
+            if stat.S_ISLNK(status.st_mode):
+                return SymlinkEntry(path, Attributes.of(status), beneath.target(path))
         except OSError as error:
             return Skipped(path, explain(error))
-        if stat.S_ISLNK(status.st_mode):
-            return SymlinkEntry(path, Attributes.of(status), target)
-        if stat.S_ISDIR(status.st_mode):
-            return DirectoryEntry(path, Attributes.of(status))
-        if not stat.S_ISREG(status.st_mode):
-            return Skipped(path, f"is {_special(status.st_mode)}")
-        if name == _LMDB_FILE:
-            return self._look_at_database(path, status)
-        return FileEntry.of(path, status)
+        return Skipped(path, f"is {_special(status.st_mode)}")
 
     def _is_left_out(self, path: bytes, name: bytes, status: os.stat_result) -> bool:
         if name.startswith(_LEFT_OUT_PREFIXES) or identity(status) in self._skip:
             return True
         if name in _LEFT_OUT_NAMES and stat.S_ISREG(status.st_mode):
             return True
-        return any(
-            fnmatchcase((path if "/" in pattern else name).decode("utf-8", "surrogateescape"), pattern)
-            for pattern in self._exclude
-        )
+        return _matches(self._excluded_names, name) or _matches(self._excluded_paths, path)
 
     def _look_at_database(self, path: bytes, status: os.stat_result) -> Found:
         try:
@@ -176,27 +170,30 @@ class MediaTree:
         return FileEntry.of(path, status)
 
 
+E = TypeVar("E")
+
+
 @dataclass(slots=True)
-class Batch:
+class Batch(Generic[E]):
     """Consecutive entries: their ``small`` files make one pack, each of the ``large`` ones has its own objects."""
 
-    entries: list[Found] = field(default_factory=list)
+    entries: list[E] = field(default_factory=list)
     small: list[FileEntry] = field(default_factory=list)
     large: list[FileEntry] = field(default_factory=list)
 
 
 def batches(
-    entries: Iterable[Found],
+    entries: Iterable[E],
     *,
     pack_size: int = PACK_SIZE,
     pack_limit: int = PACK_LIMIT,
     max_entries: int = BATCH_ENTRIES,
-) -> Iterator[Batch]:
+) -> Iterator[Batch[E]]:
     """``entries``, in order, in batches that end when their small files reach ``pack_size`` bytes.
 
     A small file has at most ``pack_limit`` bytes; a batch has at most ``max_entries`` entries and at least one.
     """
-    batch, size = Batch(), 0
+    batch, size = Batch[E](), 0
     for entry in entries:
         batch.entries.append(entry)
         if isinstance(entry, FileEntry):
@@ -207,9 +204,19 @@ def batches(
                 batch.large.append(entry)
         if size >= pack_size or len(batch.entries) >= max_entries:
             yield batch
-            batch, size = Batch(), 0
+            batch, size = Batch[E](), 0
     if batch.entries:
         yield batch
+
+
+def _any_of(patterns: Iterable[str]) -> re.Pattern[str] | None:
+    """What matches a whole name that one of the shell's ``patterns`` matches; None where there is none."""
+    expression = "|".join(map(translate, patterns))
+    return re.compile(expression) if expression else None
+
+
+def _matches(pattern: re.Pattern[str] | None, text: bytes) -> bool:
+    return pattern is not None and pattern.match(text.decode("utf-8", "surrogateescape")) is not None
 
 
 def _open_root(root: Path) -> Beneath:

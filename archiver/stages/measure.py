@@ -7,6 +7,13 @@ from blake3 import blake3
 from archiver.buffers import Buffer
 
 
+class Count:
+    """Counts the bytes of a stream."""
+
+    def __init__(self) -> None:
+        self.size = 0
+
+
 class Meter:
     """Counts the bytes of a stream and hashes them with BLAKE3, as ``b3sum`` does."""
 
@@ -24,12 +31,19 @@ class Meter:
         return self._hasher.hexdigest()
 
 
-def measured(
-    buffers: Iterable[Buffer], meter: Meter, advance: Callable[[int], None] | None = None
+def counted(
+    buffers: Iterable[Buffer], count: Count, advance: Callable[[int], None] | None = None
 ) -> Generator[Buffer, None, None]:
-    """Pass ``buffers`` through unchanged while ``meter``, and ``advance`` with each size, see them."""
+    """Pass ``buffers`` through unchanged while ``count``, and ``advance`` with each size, see them."""
     for buffer in buffers:
-        meter.update(buffer)
+        count.size += len(buffer)
         if advance is not None:
             advance(len(buffer))
+        yield buffer
+
+
+def measured(buffers: Iterable[Buffer], meter: Meter) -> Generator[Buffer, None, None]:
+    """Pass ``buffers`` through unchanged while ``meter`` sees them."""
+    for buffer in buffers:
+        meter.update(buffer)
         yield buffer

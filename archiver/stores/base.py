@@ -71,10 +71,11 @@ class Store(Protocol):
         """
 
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
-        """The bytes of ``key`` from ``start``, ``length`` of them or up to the end, in buffers of bounded size.
+        """The bytes of ``key`` from ``start``, ``length`` of them or up to the end, in buffers of at most 8 MiB.
 
-        A range that reaches beyond the end, or a body that ends early, raises: a short read is never silent.
-        The first error of a missing key may come with the first buffer.
+        Where nothing breaks and no limit is set, every buffer but the last has 8 MiB: a range of up to so many bytes
+        comes as one. A range that reaches beyond the end, or a body that ends early, raises: a short read is never
+        silent. The first error of a missing key may come with the first buffer.
         """
 
     def stat(self, key: str) -> StoredObject:
@@ -125,6 +126,10 @@ class Store(Protocol):
     def recover(self) -> int:
         """Abort what earlier runs of this source left open (multipart uploads, temporary files), as their journal
         records it; the number of them. Only for the one run that holds the source's lock."""
+
+    def abandon(self) -> None:
+        """Let creates, copies and reads that are under way in other threads fail soon, with ``StorageError``: nobody
+        wants their results any more, as after Ctrl-C. What begins afterwards is not affected."""
 
     def close(self) -> None:
         """Release connections. The store is not used afterwards."""

@@ -13,6 +13,7 @@ from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.base import Store
 from archiver.stores.journal import Journal
 from archiver.stores.keys import is_key
+from archiver.stores.limits import NO_LIMITS, Limits
 from archiver.stores.local import LocalStore
 from archiver.stores.s3_options import S3Options, changed_options, parse_options
 
@@ -97,7 +98,10 @@ def with_surroundings(destination: Destination, environ: Mapping[str, str]) -> D
 
 
 def open_store(
-    destination: Destination, journal_path: Path | None = None, attributes: Attribution = no_attributes
+    destination: Destination,
+    journal_path: Path | None = None,
+    attributes: Attribution = no_attributes,
+    limits: Limits = NO_LIMITS,
 ) -> Store:
     """The store at ``destination``; no request is made yet. The caller closes it.
 
@@ -105,11 +109,12 @@ def open_store(
     configuration: without them objects get no storage class but the destination's, and nothing is locked.
 
     What is open in it is journalled beside ``journal_path``, in a file of this destination's own; without a path a
-    later run cannot recover what a killed one left, so that is for reading only.
+    later run cannot recover what a killed one left, so that is for reading only. ``limits`` hold for all that passes
+    through the store, of all threads together.
     """
     journal = Journal(None if journal_path is None else _journal_file(journal_path, destination))
     if isinstance(destination, FileDestination):
-        return LocalStore(destination.root, journal)
+        return LocalStore(destination.root, journal, limits=limits)
     # boto3 takes a quarter of a second to import.
     from archiver.stores.s3 import S3Store
 
@@ -120,6 +125,7 @@ def open_store(
         journal=journal,
         attributes=attributes,
         url=destination.display,
+        limits=limits,
     )
 
 

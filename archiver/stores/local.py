@@ -13,9 +13,11 @@ from pathlib import Path
 from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, NotFoundError, StorageError
 from archiver.filesystem import sync_directory
+from archiver.stores.abandonment import Abandonment, Generations
 from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_segment
+from archiver.stores.limits import NO_LIMITS, Limits, limiter, stretches
 from archiver.stores.local_errors import lookup_error, storage_error
 from archiver.stores.plain import PlainStore
 from archiver.stores.ranges import READ_SIZE, check_range, range_end
@@ -34,18 +36,22 @@ class LocalStore(PlainStore):
     directories 0700. Symbolic links below ``root`` are not followed, and what is not a key is not listed.
     """
 
-    def __init__(self, root: Path, journal: Journal, *, url: str | None = None) -> None:
+    def __init__(self, root: Path, journal: Journal, *, url: str | None = None, limits: Limits = NO_LIMITS) -> None:
         self.url = root.as_uri() if url is None else url
         self._root = root
         self._journal = journal
         self._lock = threading.Lock()
         self._durable: set[Path] = set()
+        self._upload = limiter(limits.upload)
+        self._download = limiter(limits.download)
+        self._work = Generations()
 
     def clock(self) -> datetime:
         return datetime.now(UTC)
 
     def create(self, key: str, body: Iterable[Buffer]) -> StoredObject:
         check_key(key)
+        work = self._work.current()
         path = self._root / key
         temporary = path.with_name(f"{_TEMPORARY_START}{secrets.token_hex(8)}{_TEMPORARY_END}")
         try:
@@ -55,7 +61,7 @@ class LocalStore(PlainStore):
         entry = str(temporary.relative_to(self._root))
         self._journal.add(entry)
         try:
-            size = self._write(temporary, body)
+            size = self._write(temporary, body, work)
             modified = self._publish(temporary, path)
         except BaseException:
             with suppress(OSError, StorageError):
@@ -68,7 +74,7 @@ class LocalStore(PlainStore):
     def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[bytes]:
         check_key(key)
         check_range(start, length)
-        return self._read(key, start, length)
+        return self._read(key, start, length, self._work.current())
 
     def stat(self, key: str) -> StoredObject:
         check_key(key)
@@ -130,6 +136,9 @@ class LocalStore(PlainStore):
             self._journal.remove(entry)
         return removed
 
+    def abandon(self) -> None:
+        self._work.abandon()
+
     def close(self) -> None:
         """Nothing is held open."""
 
@@ -153,7 +162,7 @@ class LocalStore(PlainStore):
         with self._lock:
             self._durable.add(directory)
 
-    def _write(self, path: Path, body: Iterable[Buffer]) -> int:
+    def _write(self, path: Path, body: Iterable[Buffer], work: Abandonment) -> int:
         size = 0
         try:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
@@ -163,10 +172,12 @@ class LocalStore(PlainStore):
             # What the body raises passes through as it is: only our own calls are translated.
             for buffer in body:
                 size += len(buffer)
-                try:
-                    _write_all(descriptor, buffer)
-                except OSError as error:
-                    raise storage_error(path, error) from error
+                for piece in stretches(buffer, self._upload):
+                    work.check(str(path))
+                    try:
+                        _write_all(descriptor, piece)
+                    except OSError as error:
+                        raise storage_error(path, error) from error
             try:
                 os.fsync(descriptor)
             except OSError as error:
@@ -193,7 +204,7 @@ class LocalStore(PlainStore):
             raise
         return _modified(status)
 
-    def _read(self, key: str, start: int, length: int | None) -> Iterator[bytes]:
+    def _read(self, key: str, start: int, length: int | None, work: Abandonment) -> Iterator[bytes]:
         path = self._root / key
         try:
             # A FIFO at this place must not block the open.
@@ -206,8 +217,12 @@ class LocalStore(PlainStore):
                 raise NotFoundError(f"{path} is not a regular file")
             end = range_end(str(path), status.st_size, start, length)
             while start < end:
+                size = min(READ_SIZE if self._download is None else self._download.stretch, end - start)
+                work.check(str(path))
+                if self._download is not None:
+                    self._download.take(size)
                 try:
-                    buffer = os.pread(descriptor, min(READ_SIZE, end - start), start)
+                    buffer = os.pread(descriptor, size, start)
                 except OSError as error:
                     raise storage_error(path, error) from error
                 if not buffer:
@@ -266,7 +281,6 @@ def _modified(status: os.stat_result) -> datetime:
         return _LATEST if status.st_mtime > 0 else _EARLIEST
 
 
-def _write_all(descriptor: int, buffer: Buffer) -> None:
-    view = memoryview(buffer)
+def _write_all(descriptor: int, view: memoryview) -> None:
     while view:
         view = view[os.write(descriptor, view) :]

@@ -33,6 +33,9 @@ class PlainStore(ABC):
     def rules(self) -> Sequence[Rule] | None:
         return None
 
+    def abandon(self) -> None:
+        return
+
     def full_key(self, key: str) -> str:
         return key
 

@@ -2,8 +2,8 @@
 
 from archiver.errors import IntegrityError, UsageError
 
-READ_SIZE = 1 << 20
-"""Bytes in one buffer of ``read``."""
+READ_SIZE = 8 << 20
+"""Bytes in one buffer of ``read``: all of a usual request, so that nobody has to put it together again."""
 
 
 def check_range(start: int, length: int | None) -> None:

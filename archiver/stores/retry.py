@@ -9,6 +9,8 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TypeVar
 
+from archiver.stores.abandonment import Abandonment
+
 T = TypeVar("T")
 
 logger = logging.getLogger(__name__)
@@ -38,9 +40,10 @@ class Retry:
 
     Before attempt n + 1 it waits a random time between 0 and ``base * 2**(n - 1)`` seconds, at most ``cap``: "full
     jitter" of the AWS Architecture Blog's "Exponential Backoff And Jitter", which spreads clients that failed
-    together. No attempt begins later than ``budget`` seconds after the first failure: not after the first attempt,
-    because a large request over a slow link may itself take longer. After an error that ``is_throttling``, the calls
-    of all threads wait as long as this one does, and a random part of ``base`` longer.
+    together. There are ``attempts`` of them in all, and none begins later than ``budget`` seconds after the first
+    failure: not after the first attempt, because a large request over a slow link may itself take longer. After an
+    error that ``is_throttling``, the calls of all threads wait as long as this one does, and a random part of ``base``
+    longer.
     """
 
     is_transient: Callable[[Exception], bool]
@@ -49,47 +52,53 @@ class Retry:
     base: float = 0.5
     cap: float = 20.0
     budget: float = 300.0
-    sleep: Callable[[float], None] = time.sleep
+    sleep: Callable[[Abandonment, float], None] = Abandonment.sleep
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
     brake: Brake = field(default_factory=Brake)
 
-    def call(self, function: Callable[[], T], *, describe: Callable[[Exception], str] = str) -> T:
-        """The result of ``function``; raises its last error when that is not transient or patience is exhausted.
+    def call(
+        self,
+        function: Callable[[], T],
+        *,
+        describe: Callable[[Exception], str] = str,
+        patient: bool = False,
+        abandonment: Abandonment | None = None,
+    ) -> T:
+        """The result of ``function``; raises its last error when that is not transient or patience is exhausted, or
+        as soon as it was given up.
 
-        ``describe`` says in the log what went wrong.
+        ``describe`` says in the log what went wrong. ``patient``: for as long as the budget lasts, however many
+        attempts that takes, because nobody waits for it and much was done before.
         """
+        work = abandonment or Abandonment()
         failures = 0
-        deadline = math.inf
+        first_failure = math.inf
         while True:
-            self._hold()
+            self._hold(work)
             try:
                 return function()
             except Exception as error:
                 now = self.monotonic()
                 failures += 1
-                deadline = min(deadline, now + self.budget)
+                first_failure = min(first_failure, now)
                 delay = max(self.delay(failures), self.brake.wait(now))
-                if failures >= self.attempts or now + delay > deadline or not self.is_transient(error):
+                exhausted = failures >= self.attempts and not patient
+                late = now + delay > first_failure + self.budget
+                if exhausted or late or work.abandoned or not self.is_transient(error):
                     raise
+                limit = f"for up to {self.budget:.0f} s" if patient else f"of {self.attempts} times"
                 # A single failure is everyday; a person who waits wants to know of more.
                 level = logging.INFO if failures == 1 else logging.WARNING
-                logger.log(
-                    level,
-                    "%s; again in %.1f s (failed %d of %d times)",
-                    describe(error),
-                    delay,
-                    failures,
-                    self.attempts,
-                )
+                logger.log(level, "%s; again in %.1f s (failed %d %s)", describe(error), delay, failures, limit)
                 if self.is_throttling(error):
                     self.brake.pull(self.monotonic() + delay)
                     continue
-            self.sleep(delay)
+            self.sleep(work, delay)
 
-    def _hold(self) -> None:
-        while held := self.brake.wait(self.monotonic()):
-            self.sleep(held + self.random() * self.base)
+    def _hold(self, work: Abandonment) -> None:
+        while (held := self.brake.wait(self.monotonic())) and not work.abandoned:
+            self.sleep(work, held + self.random() * self.base)
 
     def delay(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""

@@ -13,6 +13,7 @@ from archiver.stores import s3_archives
 from archiver.stores.base import Availability, StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.keys import check_directory, check_key, check_prefix, is_key, is_segment
+from archiver.stores.limits import NO_LIMITS, Limits, limiter
 from archiver.stores.ranges import check_range
 from archiver.stores.retry import Retry
 from archiver.stores.s3_connection import S3Connection
@@ -46,9 +47,12 @@ class S3Store:
         attributes: Attribution = no_attributes,
         url: str | None = None,
         retry: Retry | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self.url = f"s3://{bucket}/{prefix}" if url is None else url
-        self._connection = S3Connection(bucket, prefix, options, retry)
+        self._connection = S3Connection(
+            bucket, prefix, options, retry, upload=limiter(limits.upload), download=limiter(limits.download)
+        )
         self._options = options
         creation = S3Creation(self._connection, options, attributes)
         self._writer = S3Writer(self._connection, options, journal, creation)
@@ -150,6 +154,9 @@ class S3Store:
     def set_lifecycle(self, existing: Lifecycle, wanted: Sequence[Rule]) -> None:
         """Replace this destination's rules by ``wanted``, of full keys; as ``change_rules``."""
         change_rules(self._connection, existing, wanted)
+
+    def abandon(self) -> None:
+        self._connection.work.abandon()
 
     def close(self) -> None:
         self._connection.close()

@@ -13,13 +13,17 @@ from botocore.exceptions import BotoCoreError
 from botocore.handlers import add_expect_header
 
 from archiver.aws import AwsCredentials
+from archiver.buffers import Buffer
 from archiver.errors import ArchiverError, ConfigError, NotFoundError
+from archiver.stores.abandonment import Abandonment, Generations
+from archiver.stores.limits import Limiter
 from archiver.stores.retry import Retry
 from archiver.stores.s3_answers import check_answer
+from archiver.stores.s3_bodies import PacedBody
 from archiver.stores.s3_completeness import refuse_short_body, require_whole_heads
 from archiver.stores.s3_errors import S3_ERRORS, S3Error, error_code, is_refusal, is_throttling, is_transient, translate
 from archiver.stores.s3_options import S3Options
-from archiver.stores.s3_proxies import check_proxy
+from archiver.stores.s3_proxies import check_proxy, is_private_way
 
 if TYPE_CHECKING:
     from mypy_boto3_s3 import S3Client
@@ -44,8 +48,20 @@ require_whole_heads()
 class S3Connection:
     """Sends single requests to one bucket; thread-safe."""
 
-    def __init__(self, bucket: str, prefix: str, options: S3Options, retry: Retry | None = None) -> None:
+    def __init__(
+        self,
+        bucket: str,
+        prefix: str,
+        options: S3Options,
+        retry: Retry | None = None,
+        *,
+        upload: Limiter | None = None,
+        download: Limiter | None = None,
+    ) -> None:
         self.bucket = bucket
+        self.download = download
+        self._upload = upload
+        self.work = Generations()
         self.retry = retry or Retry(is_transient, is_throttling, attempts=options.attempts)
         self._payer = {"RequestPayer": "requester"} if options.requester_pays else {}
         self._sent: Counter[str] = Counter()
@@ -92,26 +108,48 @@ class S3Connection:
         """``key`` for a person to read."""
         return f"s3://{self.bucket}/{self.full_key(key)}"
 
-    def send(self, action: str, key: str, request: Callable[[], T]) -> T:
-        """The result of ``request``, repeated while it fails transiently; raises what botocore raises, and
-        ``StorageError`` for lack of credentials.
+    def body(self, data: Buffer, abandonment: Abandonment) -> PacedBody:
+        """``data`` as the body of one attempt of a request; sending it fails once it was given up."""
+        return PacedBody(data, self._upload, abandonment, self.endpoint)
 
-        ``action`` is the permission that the request needs, such as ``s3:PutObject``.
+    def send(
+        self,
+        action: str,
+        key: str,
+        request: Callable[[], T],
+        *,
+        patient: bool = False,
+        abandonment: Abandonment | None = None,
+    ) -> T:
+        """The result of ``request``, repeated while it fails transiently; raises what botocore raises, and
+        ``StorageError`` for lack of credentials, or when it was given up.
+
+        ``action`` is the permission that the request needs, such as ``s3:PutObject``; ``patient`` as in ``Retry.call``.
         """
+        ending = abandonment or self.work.current()
 
         def attempt() -> T:
+            ending.check(self.place(key))
             self._credentials.renew()
             return request()
 
         def describe(error: Exception) -> str:
             return self._translate(error, action, key).message if isinstance(error, S3_ERRORS) else str(error)
 
-        return self.retry.call(attempt, describe=describe)
+        return self.retry.call(attempt, describe=describe, patient=patient, abandonment=ending)
 
-    def call(self, action: str, key: str, request: Callable[[], T]) -> T:
+    def call(
+        self,
+        action: str,
+        key: str,
+        request: Callable[[], T],
+        *,
+        patient: bool = False,
+        abandonment: Abandonment | None = None,
+    ) -> T:
         """Like send, with errors translated."""
         try:
-            return self.send(action, key, request)
+            return self.send(action, key, request, patient=patient, abandonment=abandonment)
         except S3_ERRORS as error:
             raise self.translated(error, action, key) from error
 
@@ -148,9 +186,11 @@ class S3Connection:
         found = [item["Key"] for item in page.get("Contents", [])]
         return self.full_key(key) not in found and not (page["IsTruncated"] and not found)
 
-    def _count(self, event_name: str, **_: object) -> None:
+    def _before_send(self, event_name: str, request: Any, **_: object) -> None:
         with self._lock:
             self._sent[event_name.rpartition(".")[2]] += 1
+        if isinstance(request.body, PacedBody):
+            request.body.begin()
 
     def _open_session(self) -> boto3.session.Session:
         try:
@@ -187,11 +227,16 @@ class S3Connection:
             raise self._unconnected(error) from error
         except ValueError as error:
             raise ConfigError(f"destination option endpoint: {str(error).lower()}") from error
+        # Where nobody can alter a body on its way, its SHA-256 in the signature adds nothing, and costs both sides much
+        # of their time. Over plain HTTP to another host whoever sits between could alter a part and its CRC-32 alike.
+        # It is set only here because the endpoint may come from the environment or the profile.
+        if is_private_way(client.meta.endpoint_url):
+            client.meta.config.s3["payload_signing_enabled"] = False  # type: ignore[attr-defined]  # not in the stubs
         events = client.meta.events
         # botocore waits for "100 Continue" before each body, for ever if the connection ends within those words, and a
         # second where a server does not say them.
         events.unregister("before-call.s3", add_expect_header)
-        events.register("before-send.s3", self._count)
+        events.register("before-send.s3", self._before_send)
         # Before botocore's own handler, which looks for errors in bodies.
         events.register_first("before-parse.s3", refuse_short_body)
         events.register("response-received.s3", check_answer)

@@ -1,11 +1,11 @@
 """One multipart upload, from its beginning to its key, or to its end without one."""
 
-import threading
 from types import TracebackType
 from typing import Any, Self
 
-from archiver.buffers import Buffer, BufferFile
-from archiver.errors import ArchiverError, StorageError
+from archiver.buffers import Buffer
+from archiver.errors import ArchiverError
+from archiver.stores.abandonment import Abandonment
 from archiver.stores.journal import Journal
 from archiver.stores.s3_checksums import compare
 from archiver.stores.s3_connection import S3Connection
@@ -20,14 +20,14 @@ class MultipartUpload:
     that had to be repeated.
     """
 
-    def __init__(self, connection: S3Connection, journal: Journal, key: str) -> None:
+    def __init__(self, connection: S3Connection, journal: Journal, key: str, abandonment: Abandonment) -> None:
         self._connection = connection
         self._client = connection.client
         self._journal = journal
         self._key = key
         self._attempts = 0
         self._id: str | None = None
-        self._abandoned = threading.Event()
+        self._abandonment = abandonment
 
     def __enter__(self) -> Self:
         return self
@@ -62,7 +62,9 @@ class MultipartUpload:
             return self._client.create_multipart_upload(**request)["UploadId"]
 
         self._journal.add(self._key)
-        self._id = self._connection.call("s3:PutObject", self._key, attempt)
+        self._id = self._connection.call(
+            "s3:PutObject", self._key, attempt, patient=True, abandonment=self._abandonment
+        )
         self._journal.add(f"{self._key} {self._id}")
         if self._attempts == 1:
             self._journal.remove(self._key)
@@ -72,23 +74,23 @@ class MultipartUpload:
         request = self._address() | {"PartNumber": number} | checksum
 
         def attempt() -> Any:
-            if self._abandoned.is_set():
-                raise StorageError(f"{self._connection.place(self._key)}: the upload was given up")
-            return self._client.upload_part(**request | {"Body": BufferFile(data)})
+            return self._client.upload_part(**request | {"Body": self._connection.body(data, self._abandonment)})
 
-        answer = self._connection.call("s3:PutObject", self._key, attempt)
+        answer = self._connection.call("s3:PutObject", self._key, attempt, patient=True, abandonment=self._abandonment)
         compare(self._connection.place(self._key), request, answer)
         return {"PartNumber": number, "ETag": answer["ETag"], **checksum}
-
-    def abandon(self) -> None:
-        """Let parts that are being sent not be sent again."""
-        self._abandoned.set()
 
     def complete(self, parts: list[dict[str, Any]], conditions: dict[str, Any]) -> None:
         """Make the key of ``parts``; raises what botocore raises, also where an earlier attempt, whose answer was lost,
         has made it."""
         request = self._address() | {"MultipartUpload": {"Parts": parts}} | conditions
-        self._connection.send("s3:PutObject", self._key, lambda: self._client.complete_multipart_upload(**request))
+        self._connection.send(
+            "s3:PutObject",
+            self._key,
+            lambda: self._client.complete_multipart_upload(**request),
+            patient=True,
+            abandonment=self._abandonment,
+        )
 
     def _address(self) -> dict[str, Any]:
         return self._connection.address(self._key) | {"UploadId": self._id}

@@ -45,11 +45,11 @@ class S3Options:
     read_timeout: float = 60.0
     """Seconds without progress, after which a request or a part is sent again and a read goes on where it was."""
     attempts: int = 8
-    """Of each request, the first one included."""
+    """Of each request that does not upload, the first one included; those that do are repeated for minutes."""
     part_size: int = 16 * MIB
     """Bytes; a body of at most one part is sent in one request."""
     uploads: int = 4
-    """Parts of one body sent at a time."""
+    """Parts sent at a time, of all bodies together."""
     ca_bundle: str | None = None
     """Path of a PEM file with the certificate authorities to trust."""
 

@@ -6,10 +6,9 @@ import time
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from archiver.buffers import BufferFile
 from archiver.errors import ArchiverError
 from archiver.retention.attributes import Attribution, no_attributes
-from archiver.stores.s3_checksums import FIELD, Checksum
+from archiver.stores.s3_checksums import FIELD, checksum_of
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_creation import S3Creation
 from archiver.stores.s3_errors import S3_ERRORS, error_code
@@ -135,9 +134,12 @@ class S3Probe:
             data = os.urandom(size)
             request = self._connection.address(key) | {"UploadId": upload, "PartNumber": 1}
             if self._options.checksum != "none":
-                request |= Checksum(data).fields
+                request |= checksum_of(data).fields
+            work = self._connection.work.current()
             return self._timed(
-                "s3:PutObject", key, lambda: self._client.upload_part(**request | {"Body": BufferFile(data)})
+                "s3:PutObject",
+                key,
+                lambda: self._client.upload_part(**request | {"Body": self._connection.body(data, work)}),
             )
 
         return send

@@ -12,6 +12,8 @@ from archiver.stores.ranges import READ_SIZE, range_end
 from archiver.stores.s3_connection import S3Connection
 from archiver.stores.s3_errors import S3_ERRORS, error_code, is_precondition_failure, is_transient
 
+_SMALL = 1 << 20
+
 
 class S3Reader:
     """One read of one range of one key.
@@ -19,7 +21,8 @@ class S3Reader:
     A body of some gigabytes takes minutes, in which a connection breaks now and then; starting over would not end.
     So it goes on at its offset with a new request, which ``If-Match`` ties to the object that the first one found:
     the bytes are never put together from two objects. It gives up after as many failures in a row, without a byte
-    between them, as the retry policy allows.
+    between them, as the retry policy allows. What has come of a buffer may be lost with its connection: so once one has
+    broken, buffers are smaller, and a bad link still gets on.
     """
 
     def __init__(self, connection: S3Connection, key: str, start: int, length: int | None) -> None:
@@ -30,6 +33,8 @@ class S3Reader:
         self._offset = start
         self._end: int | None = None if length is None else start + length
         self._etag: str | None = None
+        self._work = connection.work.current()
+        self._broken = False
 
     def buffers(self) -> Iterator[bytes]:
         """The bytes of the range."""
@@ -45,9 +50,10 @@ class S3Reader:
                     yield buffer
             except BotoCoreError as error:
                 failures += 1
-                if failures >= retry.attempts or not is_transient(error):
+                self._broken = True
+                if failures >= retry.attempts or self._work.abandoned or not is_transient(error):
                     raise self._connection.translated(error, "s3:GetObject", self._key) from error
-                retry.sleep(retry.delay(failures))
+                retry.sleep(self._work, retry.delay(failures))
             if self._offset == self._end:
                 return
 
@@ -65,7 +71,9 @@ class S3Reader:
             request["Range"] = f"bytes={self._offset}-{last}"
         client = self._connection.client
         try:
-            response = self._connection.send("s3:GetObject", self._key, lambda: client.get_object(**request))
+            response = self._connection.send(
+                "s3:GetObject", self._key, lambda: client.get_object(**request), abandonment=self._work
+            )
         except S3_ERRORS as error:
             if error_code(error) in ("InvalidRange", "416") and self._etag is None:
                 return self._check_empty()
@@ -90,20 +98,28 @@ class S3Reader:
 
     def _body(self, body: Any) -> Iterator[bytes]:
         with contextlib.closing(body):
-            while True:
-                try:
-                    buffer = body.read(READ_SIZE)
-                except HTTPError as error:
-                    # botocore lets some of urllib3's errors through, a broken TLS stream among them.
-                    raise ResponseStreamingError(error=error) from error
-                if not buffer:
-                    break
+            while buffer := self._next(body):
                 self._offset += len(buffer)
                 yield buffer
         if self._offset != self._end:
             raise StorageError(
                 f"{self._connection.place(self._key)}: expected bytes up to {self._end}, got them up to {self._offset}"
             )
+
+    def _next(self, body: Any) -> bytes:
+        """What is next of ``body``, in one allocation; empty at its end."""
+        self._work.check(self._connection.place(self._key))
+        limiter = self._connection.download
+        most = _SMALL if self._broken else READ_SIZE
+        if limiter is not None:
+            most = limiter.stretch
+            limiter.take(most if self._end is None else min(most, self._end - self._offset))
+        try:
+            buffer: bytes = body.read(most)
+        except HTTPError as error:
+            # botocore lets some of urllib3's errors through, a broken TLS stream among them.
+            raise ResponseStreamingError(error=error) from error
+        return buffer
 
     def _check_empty(self) -> None:
         """Raise unless there is an object, and the range without bytes lies within it."""

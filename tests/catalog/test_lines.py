@@ -8,10 +8,18 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec import structs
 
 from archiver.catalog import lines
 from archiver.catalog.lines import decode_lines, encode_lines
-from archiver.catalog.records import CONTENTS, PLACEMENT, HeaderRecord, PlacementRecord, WarningRecord
+from archiver.catalog.records import (
+    CONTENTS,
+    PLACEMENT,
+    HardLinkRecord,
+    HeaderRecord,
+    PlacementRecord,
+    WarningRecord,
+)
 from archiver.errors import FormatError
 
 IDS = [f"{number:032x}" for number in range(20)]
@@ -144,6 +152,32 @@ def test_what_could_not_be_read_back_is_not_written(record: HeaderRecord | Warni
     """Else the backup would succeed and its restore fail."""
     with pytest.raises(FormatError, match="a record cannot be stored"):
         list(encode_lines([record], CONTENTS))
+
+
+@pytest.mark.parametrize("position", [0, 1, 255, 256, 700])
+@pytest.mark.parametrize("reason", ["\udcff", "r" * 2000])
+def test_one_among_many_that_could_not_be_read_back_is_told(
+    position: int, reason: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE", 1000)
+    records = [WarningRecord(path=str(number), reason="") for number in range(701)]
+    records[position] = WarningRecord(path="the bad one", reason=reason)
+    with pytest.raises(FormatError, match=r"a record cannot be stored: .*the bad one"):
+        list(encode_lines(records, CONTENTS))
+
+
+def test_what_its_own_checks_refuse_is_not_written() -> None:
+    """The decoder's checks are those of a reader: also what is more than a field's type."""
+    record = HardLinkRecord(path="a", target="b")
+    structs.force_setattr(record, "target", "../b")
+    with pytest.raises(FormatError, match="a record cannot be stored: unsafe path"):
+        list(encode_lines([record], CONTENTS))
+
+
+def test_lines_that_are_long_only_together_are_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lines, "MAX_LINE", 1000)
+    records = [WarningRecord(path=str(number), reason="r" * 900) for number in range(300)]
+    assert list(decode_lines(encode_lines(records, CONTENTS), CONTENTS, "the list")) == records
 
 
 def test_a_line_that_no_reader_takes_is_not_written(monkeypatch: pytest.MonkeyPatch) -> None:

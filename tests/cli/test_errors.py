@@ -36,7 +36,7 @@ def line_of(scene: Scene, text: str) -> int:
 @pytest.mark.parametrize(
     ("old", "new", "key", "problem"),
     [
-        ("level = 99", "level = 99", "tuning.level", "expected a whole number from 1 to 19, got 99"),
+        ("workers = 99", "workers = 99", "tuning.workers", "expected a whole number from 1 to 64, got 99"),
         ("keep = 35", 'keep = "long"', "class.daily.keep", "expected a whole number"),
         ("lease = 7", "lease = 0", "class.daily.lease", "expected a whole number from 1"),
         ("vault = ", "vaultt = ", "source.prod.vault", "missing"),
@@ -46,7 +46,7 @@ def line_of(scene: Scene, text: str) -> int:
 )
 def test_a_malformed_configuration_names_line_and_key(scene: Scene, old: str, new: str, key: str, problem: str) -> None:
     if old == new:
-        scene.config.write_text(scene.config.read_text() + "level = 99\n")
+        scene.config.write_text(scene.config.read_text() + "workers = 99\n")
     else:
         edit(scene, old, new)
     line = line_of(scene, new) if "vault" not in new else line_of(scene, "[source.prod]")

@@ -32,6 +32,7 @@ _WORDS = (
     (r"\d[\d.,]* (B|KiB|MiB|GiB)\b", "<size>"),
     (r'("(?:[a-z_]*bytes|map_size|seconds|skew_seconds|size|txnid)": )[\d.]+', r"\1<number>"),
     (r"\b\d+(\.\d+)? s\b", "<seconds>"),
+    (r"\bstored_bytes \d+", "stored_bytes <number>"),
     (r"transaction \d+", "transaction <number>"),
     (r"\d+ in use, \d+ free, \d+ bytes each", "<number> in use, <number> free, <number> bytes each"),
     (r"\d+\.\d% taken", "<share> taken"),

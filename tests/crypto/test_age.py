@@ -14,7 +14,7 @@ from archiver.crypto.header import FILE_KEY_SIZE, Stanza, encode_header, parse_h
 from archiver.crypto.hybrid import HybridIdentity
 from archiver.crypto.passphrase import PassphraseIdentity, PassphraseRecipient
 from archiver.crypto.recipients import Recipient
-from archiver.crypto.stream import CHUNK, NONCE_SIZE, SEALED_CHUNK, PayloadSealer, sealed_size
+from archiver.crypto.stream import CHUNK, NONCE_SIZE, SEALED_CHUNK, PayloadSealer, plaintext_size, sealed_size
 from archiver.crypto.x25519 import X25519Identity, X25519Recipient
 from archiver.errors import DecryptionError, FormatError, IntegrityError, NoIdentityError, SourceError, UsageError
 
@@ -36,6 +36,9 @@ def chunks_of(sealed: bytes) -> tuple[bytes, list[bytes]]:
     """Everything before the payload's chunks, and the chunks."""
     start = parse_header(sealed)[1] + NONCE_SIZE
     return sealed[:start], [sealed[at : at + SEALED_CHUNK] for at in range(start, len(sealed), SEALED_CHUNK)]
+
+
+HEAD = len(chunks_of(seal_bytes(b"", [IDENTITY.recipient]))[0])
 
 
 @settings(max_examples=60, deadline=None)
@@ -121,19 +124,85 @@ def test_two_files_share_no_key_material() -> None:
     assert chunks_of(first)[1] != chunks_of(second)[1]
 
 
-@pytest.mark.parametrize("size", [0, 5, CHUNK, 16 * CHUNK, 20 * CHUNK])
-def test_a_failing_source_never_makes_a_complete_file(size: int) -> None:
+@pytest.mark.parametrize("size", [0, 5, CHUNK - 1, CHUNK, CHUNK + 1, 16 * CHUNK, 20 * CHUNK, 32 * CHUNK])
+@pytest.mark.parametrize("part", [1000, SEALED_CHUNK, 2**20])
+def test_a_failing_source_never_makes_a_complete_file(size: int, part: int) -> None:
+    """What is yielded is a beginning of the file, without its last chunk even where the source had given all of it."""
+
     def failing() -> Iterator[bytes]:
-        yield NOISE[:size]
+        yield from (NOISE[start : min(start + CHUNK, size)] for start in range(0, size, CHUNK))
         raise SourceError("the disk went away")
 
     written: list[Buffer] = []
-    sealed = seal(failing(), [IDENTITY.recipient])
+    sealed = seal(failing(), [IDENTITY.recipient], size=part)
     with pytest.raises(SourceError, match="went away"):
         written.extend(sealed)
-    assert written
+    assert list(sealed) == []
+    assert all(len(buffer) == part for buffer in written)
     with pytest.raises(IntegrityError):
         unseal_bytes(b"".join(written), [IDENTITY])
+    # Every full chunk but the last was sealed, and yielded up to the last whole part.
+    assert len(written) == (HEAD + max(0, size // CHUNK - 1) * SEALED_CHUNK) // part
+
+
+@pytest.mark.parametrize("part", [1, 100, HEAD, HEAD + 16, SEALED_CHUNK, 3 * SEALED_CHUNK + 7, 2**20])
+@pytest.mark.parametrize("difference", [-1, 0, 1])
+@pytest.mark.parametrize("parts", [1, 2])
+def test_parts_have_their_size_where_the_file_ends_at_a_part_s_end(part: int, difference: int, parts: int) -> None:
+    stored = max(part * parts + difference, HEAD + 16)
+    payload = stored - HEAD
+    if 0 < payload % SEALED_CHUNK <= 16 and payload != 16:
+        payload += 16  # no plaintext has this size: that of the next one
+    plaintext = NOISE[: plaintext_size(payload)]
+    buffers = list(seal([plaintext], [IDENTITY.recipient], size=part))
+    sealed = b"".join(buffers)
+    assert len(sealed) == HEAD + payload
+    assert [len(buffer) for buffer in buffers[:-1]] == [part] * (len(buffers) - 1)
+    assert 0 < len(buffers[-1]) <= part
+    assert unseal_bytes(sealed, [IDENTITY]) == plaintext
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    SIZES,
+    st.lists(st.one_of(st.integers(0, 2**21), st.integers(0, 32).map(lambda n: n * CHUNK)), max_size=6),
+    st.one_of(st.integers(1, 3000), st.integers(SEALED_CHUNK - 20, SEALED_CHUNK + 20), st.integers(2**17, 2**21)),
+)
+def test_the_bytes_are_the_same_however_they_are_cut(size: int, cuts: list[int], part: int) -> None:
+    """With the same keys every cut of the source and every size of part gives what sealing all at once gives."""
+    plaintext = NOISE[:size]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "urandom", bytes)
+        # The stanza's ephemeral key is random all the same, so only what follows the header is compared.
+        buffers = [bytes(buffer) for buffer in seal(split(plaintext, cuts), [IDENTITY.recipient], size=part)]
+    whole = bytearray(sealed_size(size))
+    PayloadSealer(bytes(FILE_KEY_SIZE), bytes(NONCE_SIZE)).seal_into(plaintext, whole, last=True)
+    assert all(len(buffer) == part for buffer in buffers[:-1])
+    assert b"".join(buffers)[HEAD:] == whole
+
+
+def test_a_yielded_part_is_never_written_again() -> None:
+    kept, seen = [], []
+    for buffer in seal([NOISE], [IDENTITY.recipient], size=100_000):
+        kept.append(buffer)
+        seen.append(bytes(buffer))
+    assert [bytes(buffer) for buffer in kept] == seen
+
+
+def test_no_more_of_the_source_is_taken_than_a_part_needs() -> None:
+    """One buffer ahead, which shows that the one before is not the last."""
+    taken = 0
+
+    def source() -> Iterator[bytes]:
+        nonlocal taken
+        for start in range(0, len(NOISE), CHUNK):
+            taken += 1
+            yield NOISE[start : start + CHUNK]
+
+    sealed = seal(source(), [IDENTITY.recipient], size=4 * SEALED_CHUNK)
+    assert taken == 0
+    next(sealed)
+    assert taken <= 5
 
 
 @pytest.mark.parametrize("identity", [IDENTITY, OTHER], ids=["first", "second"])

@@ -3,6 +3,7 @@
 Commands under trial go through the proxy. Who judges them, with the recovery card, asks the server itself.
 """
 
+import shutil
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ import boto3
 
 from archiver.stores.destination import S3Destination, parse_destination
 from tests.environment.live import make_environment
-from tests.operations.scene import ENVIRONMENTS, MIB, Done, Scene, archiver, check_restored, make_scene, tree
+from tests.operations.scene import ENVIRONMENTS, MIB, SOURCE, Done, Scene, archiver, check_restored, make_scene, tree
 from tests.servers.fault_proxy import FaultProxy
 from tests.servers.fault_schedules import Kind
 from tests.stores.conftest import open_uploads
@@ -47,7 +48,9 @@ class Trial:
         return self.scene.root / "target"
 
     def backup(self) -> Done:
-        """Of the same destination by the same journal as the scene's own backups, with less patience."""
+        """Of the same destination by the same journal as the scene's own backups, with less patience, and by a host
+        that does not know what is in the store: it sends everything anew."""
+        forget(self.scene)
         config = self.scene.root / "impatient.toml"
         config.write_text(self.scene.config.read_text().replace("&part_size", f"{IMPATIENT}&part_size"))
         assert IMPATIENT in config.read_text()
@@ -58,6 +61,12 @@ class Trial:
 
     def restore(self) -> Done:
         return self.scene.restore("--from", self.url, "--to", str(self.target), "--force", backup=self.old)
+
+
+def forget(scene: Scene) -> None:
+    """Let the next backup read and send everything, as the first one on a new host does."""
+    for memory in (scene.state / SOURCE).glob("media-*"):
+        shutil.rmtree(memory)
 
 
 def make_trial(root: Path, url: str, proxy: FaultProxy) -> Trial:

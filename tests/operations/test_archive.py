@@ -52,7 +52,7 @@ def test_a_backup_is_read_back(site: Site) -> None:
         warning,
     ]
     reader = archive.reader(backup, record, archive.placement(backup))
-    assert [data for _, data in reader.read_all(record.blake3)] == [b"text"]
+    assert [data for _, data in reader.read(None, record.blake3)] == [b"text"]
 
 
 def test_an_unsigned_backup_is_refused_unless_it_is_asked_for(site: Site) -> None:

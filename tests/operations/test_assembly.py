@@ -1,6 +1,7 @@
 """From objects to files: every byte where it belongs, every object fetched once, nothing unfinished passes."""
 
 import random
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -23,6 +24,7 @@ class Image:
     def __init__(self, size: int, fail: Exception | None = None) -> None:
         self.data = bytearray(size)
         self.opened = self.proven = self.closed = 0
+        self.observed: list[tuple[int, int]] = []
         self._fail = fail
 
     def write_at(self, offset: int, buffer: Buffer) -> None:
@@ -30,6 +32,12 @@ class Image:
         assert not self.closed
         assert offset + len(buffer) <= len(self.data)
         self.data[offset : offset + len(buffer)] = buffer
+
+    def observe(self, offset: int, buffer: Buffer) -> None:
+        """What is observed has been written, and comes from the thread that drives it."""
+        assert threading.current_thread() is threading.main_thread()
+        assert self.data[offset : offset + len(buffer)] == buffer
+        self.observed.append((offset, len(buffer)))
 
     @contextmanager
     def open(self) -> Iterator[tuple[Target, Callable[[], object]]]:
@@ -284,7 +292,7 @@ def test_a_flush_in_the_middle_starts_afresh() -> None:
 def test_what_is_fetched_is_announced() -> None:
     bench = Bench(NOISE[:20_000])
     fill(bench.assembly(), [(bench.extents((0, 20_000, 0, 0)), Image(20_000).open)])
-    assert bench.records[0].stored_size - 400 < bench.advanced < bench.records[0].stored_size
+    assert bench.records[0].stored_size - 400 < bench.advanced <= bench.records[0].stored_size
 
 
 def test_only_files_that_are_being_written_are_open() -> None:

@@ -42,7 +42,7 @@ vault = "age1old"
 media = "/srv/other"
 
 [tuning]
-level = 3
+workers = 3
 """
 WITHOUT_OPERATORS = """\
 [destination]
@@ -53,7 +53,7 @@ vault = "age1old"
 [source.prod.environments]
 graph = "/srv/graph"
 [tuning]
-level = 3
+workers = 3
 """
 
 
@@ -146,7 +146,7 @@ alice = "age1alice" # Alice
 # who may restore
 
 [tuning] # in between
-level = 3
+workers = 3
 # and then
 [source.prod] # at last
 vault = "age1old" # from the first day
@@ -167,7 +167,7 @@ operators.alice = "age1alice" # Alice
 # d
 media = "/x" # e
 [tuning]
-level = 3
+workers = 3
 """,
     "quoted": '[source."prod"] # a\n"vault" = \'age1old\' # b\nmedia = """\nx""" # c\n',
 }

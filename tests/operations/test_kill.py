@@ -12,6 +12,7 @@ import pytest
 
 from tests.environment.live import make_environment, read_content
 from tests.operations.crash import dying_at, events
+from tests.operations.faults import forget
 from tests.operations.scene import (
     ENVIRONMENTS,
     MIB,
@@ -64,6 +65,7 @@ def test_a_backup_killed_at_any_operation(scene: Scene, kills: int) -> None:
     complete = scene.backups()
     left = 0
     for number in spread(count, min(kills, count)):
+        forget(scene)
         process = backup(scene, dying_at(number, str(scene.root)))
         # The number of operations varies a little: the last ones may not come.
         assert finish(process).code == -signal.SIGKILL or number > count - 10
@@ -83,6 +85,7 @@ def test_a_backup_killed_at_any_time(scene: Scene) -> None:
     complete = scene.backups()
     chance = random.Random(7)
     for _ in range(6):
+        forget(scene)
         process = backup(scene)
         wait_for(scene.partial_files)
         time.sleep(chance.random() * seconds)

@@ -56,7 +56,7 @@ def peaks(root: Path, size: int, destination: str | None = None) -> dict[str, in
     assert 0.9 * size < stored < 1.2 * size
     result = {
         "backup": peak(scene, "backup", "--config", str(scene.config), helpers=1),
-        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out"), helpers=0),
+        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out"), helpers=1),
     }
     shutil.rmtree(root)
     return result

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from archiver.buffers import Buffer
 from archiver.catalog.records import ObjectRecord
 from archiver.config import Tuning
-from archiver.crypto.age import seal_bytes
+from archiver.crypto.age import MAX_HEAD, seal_bytes
 from archiver.crypto.header import Stanza
 from archiver.crypto.stream import CHUNK
 from archiver.crypto.x25519 import X25519Identity
@@ -26,8 +26,9 @@ from archiver.errors import (
     StorageError,
     UsageError,
 )
-from archiver.operations import objects
-from archiver.operations.objects import ObjectReader, cut_frames, runs, touched_frames
+from archiver.operations import objects, reading
+from archiver.operations.objects import PIECE, StoredKey, grouped, touched_frames
+from archiver.operations.reading import ObjectReader
 from archiver.operations.writing import write_object
 from archiver.stages.frames import compress_frame, encode_seek_table
 from archiver.stages.measure import Meter
@@ -48,17 +49,19 @@ def site() -> Site:
 
 @pytest.fixture
 def _small_requests(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests of two chunks, so that 700 kB cross what 8 MiB cross in earnest."""
-    monkeypatch.setattr(objects, "_RANGE", 2 * CHUNK)
+    """Pieces of two chunks, so that 700 kB cross what 8 MiB cross in earnest."""
+    monkeypatch.setattr(objects, "PIECE", 2 * CHUNK)
+    monkeypatch.setattr(reading, "PIECE", 2 * CHUNK)
     monkeypatch.setattr(objects, "_TAIL", CHUNK)
 
 
 def reader_of(site: Site, record: ObjectRecord, size: int | None = None) -> ObjectReader:
-    return ObjectReader(site.store, site.key_of(record.id), size or record.stored_size, [site.vault], 2)
+    stored = StoredKey(site.store, site.key_of(record.id), size or record.stored_size, [site.vault])
+    return ObjectReader(stored, record.plaintext_size, 2)
 
 
 def whole(site: Site, record: ObjectRecord) -> bytes:
-    return b"".join(data for _, data in reader_of(site, record).read_all(record.blake3))
+    return b"".join(data for _, data in reader_of(site, record).read(None, record.blake3))
 
 
 def check_intervals(site: Site, record: ObjectRecord, plaintext: bytes, intervals: list[tuple[int, int]]) -> None:
@@ -116,18 +119,31 @@ def test_a_small_object_is_one_request(site: Site) -> None:
 
 def test_an_object_of_just_the_limit_is_still_one_request(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     record = site.put_object(NOISE[:CHUNK])
-    monkeypatch.setattr(objects, "_RANGE", record.stored_size)
+    monkeypatch.setattr(reading, "PIECE", record.stored_size)
     site.store.reads.clear()
     assert whole(site, record) == NOISE[:CHUNK]
     assert len(site.store.reads) == 1
 
 
 @pytest.mark.usefixtures("_small_requests")
-def test_a_larger_object_takes_head_seek_table_and_each_stretch_once(site: Site) -> None:
-    record = site.put_object(NOISE, LARGE)
+@pytest.mark.parametrize("tuning", [LARGE, Tuning(frame_size=CHUNK), Tuning(frame_size=700)])
+def test_a_larger_object_takes_head_seek_table_and_each_byte_once(site: Site, tuning: Tuning) -> None:
+    record = site.put_object(NOISE, tuning)
     site.store.reads.clear()
     assert whole(site, record) == NOISE
-    assert len(site.store.reads) == 2 + (record.stored_size // (2 * (CHUNK + 16)) + 1)
+    stretches = sorted((start, start + (length or 0)) for _, start, length in site.store.reads)
+    payload = reader_of(site, record).stored.open().age.payload_offset
+    stretches.remove((0, MAX_HEAD))
+    reached = payload
+    for start, end in stretches:
+        if start == reached:
+            reached = end
+        else:
+            assert record.stored_size - 2 * CHUNK <= start
+            assert end == record.stored_size
+    assert reached == record.stored_size
+    # The seek table, and a request for each piece at most.
+    assert len(stretches) <= 1 + -(-len(NOISE) // (2 * CHUNK // tuning.frame_size * tuning.frame_size))
 
 
 @pytest.mark.usefixtures("_small_requests")
@@ -137,7 +153,8 @@ def test_a_partial_read_fetches_little(site: Site) -> None:
     site.store.reads.clear()
     list(reader.read([(350_000, 10)], record.blake3))
     fetched = sum(length or 0 for _, _, length in site.store.reads)
-    assert 100_000 < fetched < 100_000 + 3 * CHUNK
+    # The head and the seek table come before.
+    assert 100_000 < fetched - MAX_HEAD - CHUNK < 100_000 + 3 * CHUNK
 
 
 @pytest.mark.usefixtures("_small_requests")
@@ -145,7 +162,7 @@ def test_what_arrives_is_announced_and_adds_up_to_the_object(site: Site) -> None
     record = site.put_object(NOISE, LARGE)
     heard: list[int] = []
     list(reader_of(site, record).read([(0, len(NOISE))], record.blake3, heard.append))
-    assert record.stored_size - 400 < sum(heard) < record.stored_size
+    assert record.stored_size - 400 < sum(heard) <= record.stored_size
 
 
 @pytest.mark.usefixtures("_small_requests")
@@ -196,7 +213,7 @@ def test_every_truncation_is_refused_whatever_size_is_believed(site: Site) -> No
         site.store.overwrite(key, good[:size])
         for believed in (record.stored_size, size):
             with pytest.raises(IntegrityError):
-                list(reader_of(site, record, believed).read_all(record.blake3))
+                list(reader_of(site, record, believed).read(None, record.blake3))
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
@@ -208,7 +225,7 @@ def test_a_truncation_at_a_chunks_end_is_refused(site: Site, count: int) -> None
     for shorter in range(size - 64, size + 64):
         site.store.overwrite(key, good[:shorter])
         with pytest.raises(IntegrityError):
-            reader_of(site, record, shorter)
+            reader_of(site, record, shorter).stored.open()
 
 
 def test_an_object_that_another_valid_one_has_replaced_is_refused(site: Site) -> None:
@@ -225,28 +242,31 @@ def test_an_object_that_another_valid_one_has_replaced_is_refused(site: Site) ->
 def test_an_object_for_another_vault_is_refused(site: Site) -> None:
     record = site.put_object(b"text")
     with pytest.raises(DecryptionError, match="none of 1 identities"):
-        ObjectReader(site.store, site.key_of(record.id), record.stored_size, [X25519Identity.generate()], 2)
+        StoredKey(site.store, site.key_of(record.id), record.stored_size, [X25519Identity.generate()]).open()
 
 
 @pytest.mark.parametrize(
     "plaintext",
     [b"", b"x", b"short", b"no seek table here", encode_seek_table([(5, 10)]), encode_seek_table([(0, 10)])],
 )
-def test_a_sealed_file_that_is_no_object_is_refused(site: Site, plaintext: bytes) -> None:
+@pytest.mark.parametrize("size", [0, 10, PIECE + 1])
+def test_a_sealed_file_that_is_no_object_is_refused(site: Site, plaintext: bytes, size: int) -> None:
     """The vault's recipient is public: anybody can seal anything to it."""
     sealed = seal_bytes(plaintext, [site.vault.recipient])
     site.store.create(KEY, [sealed])
     meter = Meter()
     meter.update(sealed)
     with pytest.raises(IntegrityError):
-        list(ObjectReader(site.store, KEY, len(sealed), [site.vault], 2).read_all(meter.blake3))
+        list(ObjectReader(StoredKey(site.store, KEY, len(sealed), [site.vault]), size, 2).read(None, meter.blake3))
 
 
 def test_a_missing_object_is_said_to_be_missing(site: Site) -> None:
     record = site.put_object(b"text")
     site.store.remove(site.key_of(record.id))
-    with pytest.raises(IntegrityError, match=record.id):
-        reader_of(site, record)
+    with pytest.raises(IntegrityError, match=f"{record.id}.* is missing from"):
+        whole(site, record)
+    with pytest.raises(IntegrityError, match=f"{record.id}.* is missing from"):
+        reader_of(site, record).stored.open()
 
 
 def failing(after: int, error: BaseException) -> Iterator[Buffer]:
@@ -311,7 +331,7 @@ def test_a_read_that_fails_in_the_middle_leaves_no_thread(site: Site) -> None:
     site.store.overwrite(key, bytes(damaged))
     before = threading.active_count()
     with pytest.raises(DecryptionError) as caught:
-        list(reader_of(site, record).read_all(record.blake3))
+        list(reader_of(site, record).read(None, record.blake3))
     assert caught.tb is not None
     assert threading.active_count() == before
 
@@ -324,10 +344,10 @@ def test_a_frame_that_does_not_decompress_leaves_no_thread(site: Site) -> None:
     table = encode_seek_table([(len(frame), 100_000) for frame in frames])
     sealed = seal_bytes(body + table, [site.vault.recipient])
     site.store.create(KEY, [sealed])
-    reader = ObjectReader(site.store, KEY, len(sealed), [site.vault], 2)
+    reader = ObjectReader(StoredKey(site.store, KEY, len(sealed), [site.vault]), 700_000, 2)
     before = threading.active_count()
     with pytest.raises(FormatError, match="does not decompress") as caught:
-        list(reader.read_all("0" * 64))
+        list(reader.read(None, "0" * 64))
     assert caught.tb is not None
     assert threading.active_count() == before
 
@@ -367,20 +387,14 @@ def test_intervals_beyond_the_object_are_refused(interval: tuple[int, int]) -> N
         touched_frames([0, 5, 10], [interval])
 
 
-@given(st.sets(st.integers(0, 30)))
-def test_runs_cover_exactly_the_indices(indices: set[int]) -> None:
-    found = list(runs(sorted(indices)))
-    assert [index for first, last in found for index in range(first, last)] == sorted(indices)
-    assert all(following[0] > run[1] for run, following in itertools.pairwise(found))
-
-
-@given(st.lists(st.binary(max_size=9)), st.lists(st.integers(0, 9)), st.binary(max_size=5))
-def test_frames_are_cut_where_the_table_says_or_refused(buffers: list[bytes], sizes: list[int], rest: bytes) -> None:
-    stream = b"".join(buffers)
-    if sum(sizes) > len(stream):
-        with pytest.raises(IntegrityError, match="before a frame does"):
-            list(cut_frames(buffers, sizes))
-        return
-    frames = list(cut_frames([*buffers, rest], sizes))
-    assert [len(frame) for frame in frames] == sizes
-    assert b"".join(bytes(frame) for frame in frames) == stream[: sum(sizes)]
+@given(st.sets(st.integers(0, 30)), st.integers(1, 40))
+def test_groups_are_exactly_the_frames_consecutive_and_bounded(frames: set[int], limit: int) -> None:
+    offsets = [size * 7 for size in range(32)]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(objects, "PIECE", limit)
+        groups = list(grouped(sorted(frames), offsets))
+    assert [frame for group in groups for frame in group] == sorted(frames)
+    assert all(len(group) == 1 or len(group) * 7 <= limit for group in groups)
+    # No two that could have been one.
+    for one, other in itertools.pairwise(groups):
+        assert one.stop < other.start or (len(one) + 1) * 7 > limit

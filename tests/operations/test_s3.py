@@ -67,6 +67,8 @@ def begin_upload(scene: Scene) -> "subprocess.Popen[bytes]":
 
 def test_the_next_run_aborts_the_uploads_of_a_killed_one(s3_scene: Scene, slow_link: FaultProxy) -> None:
     complete = s3_scene.backup()
+    # What has not changed would not be sent again.
+    (s3_scene.media / "film.mp4").write_bytes(random.Random(2).randbytes(8 * PART))
     process = begin_upload(s3_scene)
     process.kill()
     finish(process)

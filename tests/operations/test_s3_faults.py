@@ -1,5 +1,6 @@
 """Backup, verify and restore over a faulty network: each succeeds, or fails and leaves the old state as it was."""
 
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -10,7 +11,7 @@ import pytest
 
 from archiver.stores import s3_connection
 from archiver.stores.retry import Retry
-from tests.operations.faults import Trial, check_backup, check_cleaned_up, check_restore, check_verify, make_trial
+from tests.operations.faults import DONE, Trial, check_backup, check_cleaned_up, check_restore, check_verify, make_trial
 from tests.operations.scene import MIB, tree
 from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, Schedule, at_random, every, in_order, no_faults
@@ -42,10 +43,14 @@ ON_LOCALSTACK = [pytest.param("localstack", name, marks=SLOW) for name in FAULTS
 SEEDS = [*range(6), *(pytest.param(seed, marks=SLOW) for seed in range(6, 206))]
 
 
+PATIENCE = 4.0
+"""Seconds for which a backup's uploads go on trying, instead of five minutes."""
+
+
 @pytest.fixture(autouse=True)
 def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     """Retries wait as always, but for milliseconds: how long they wait is for tests/stores/test_retry.py."""
-    monkeypatch.setattr(s3_connection, "Retry", partial(Retry, base=0.01))
+    monkeypatch.setattr(s3_connection, "Retry", partial(Retry, base=0.01, cap=0.1, budget=PATIENCE))
 
 
 @pytest.fixture
@@ -118,6 +123,25 @@ def test_the_next_run_ends_what_an_outage_left_open(trial: Trial) -> None:
     check_backup(trial, trial.backup(), [trial.old])
     assert trial.proxy.hits
     assert open_uploads(trial.scene.url) != []
+    clean_up(trial)
+
+
+def test_an_outage_in_the_middle_of_a_backup_does_not_fail_it(trial: Trial) -> None:
+    """It takes longer than the attempts that a request gets when somebody waits for it."""
+    parts: list[float] = []
+
+    def schedule(request: Request) -> Fault | None:
+        if request.writes_object and "uploadId=" in request.target:
+            parts.append(time.monotonic())
+            if parts[-1] < parts[0] + PATIENCE / 4:
+                return FAULTS["reset"]
+        return None
+
+    trial.proxy.follow(schedule)
+    done = trial.backup()
+    assert done.code in DONE, done
+    assert trial.proxy.hits[Kind.RESET] > 4 * 3
+    check_backup(trial, done, [trial.old])
     clean_up(trial)
 
 

@@ -16,7 +16,7 @@ from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent
 from archiver.config import PinLimits
 from archiver.environment.copying import copy_stream
 from archiver.environment.locks import inspect_lock
-from archiver.errors import BusyError, IntegrityError, TargetError
+from archiver.errors import BusyError, FormatError, IntegrityError, TargetError
 from archiver.sinks import environment as sinks
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sources.environments import EnvironmentSpec, environment_record, pin_all
@@ -101,6 +101,31 @@ def test_bytes_that_are_right_but_not_what_the_record_says(
     backup.record = msgspec.structs.replace(backup.record, **changes)
     with pytest.raises(IntegrityError, match=message):
         restore(backup, tmp_path / "staging")
+
+
+def test_a_sound_copy_that_lmdb_copies_otherwise_is_looked_at_page_by_page(
+    backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[Path] = []
+    monkeypatch.setattr(sinks, "verify_structure", looked.append)
+    data = restore(backup, tmp_path / "one")
+    assert not looked
+    monkeypatch.setattr(sinks, "copy_again", lambda _: ("0" * 64, ()))
+    assert restore(backup, tmp_path / "two").read_bytes() == data.read_bytes()
+    assert looked == [tmp_path / "two" / "data.mdb"]
+
+
+def test_a_copy_on_which_lmdb_crashes_is_refused(
+    backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def crash(_: Path) -> None:
+        raise FormatError("LMDB was ended by SIGSEGV")
+
+    monkeypatch.setattr(sinks, "copy_again", crash)
+    with pytest.raises(IntegrityError, match="is corrupt: LMDB was ended by SIGSEGV") as caught:
+        restore(backup, tmp_path / "staging")
+    assert caught.value.hint is not None
+    assert "archiver cat" in caught.value.hint
 
 
 def test_a_copy_that_was_unsound_from_the_start_is_refused(backup: Backup, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Staged files: any order, sparse, and nothing counts that was not read back."""
+"""Staged files: any order, sparse, and nothing counts that was not hashed."""
 
 import os
 import random
@@ -13,6 +13,7 @@ from blake3 import blake3
 
 from archiver.catalog.records import FileRecord
 from archiver.errors import FormatError, IntegrityError, TargetError
+from archiver.sinks import files
 from archiver.sinks.files import StagedFile, is_unchanged, translated
 from archiver.sinks.owners import by_name
 from tests.environment.live import open_descriptors
@@ -36,6 +37,47 @@ def test_pieces_in_any_order_make_the_file(tmp_path: Path, size: int) -> None:
         file.finish(digest(content))
     assert (tmp_path / "file").read_bytes() == content
     assert (tmp_path / "file").stat().st_mode & 0o777 == 0o600
+
+
+@pytest.mark.parametrize("ascending", [True, False])
+def test_only_what_was_not_observed_in_order_is_read_back(
+    tmp_path: Path, ascending: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    content = random.Random(1).randbytes(MIB) + bytes(2 * MIB) + b"end"
+    pieces = [(0, content[:1000]), (1000, content[1000:MIB]), (3 * MIB, b"end")]
+    read: list[int] = []
+
+    def read_back(_: int, size: int) -> str:
+        read.append(size)
+        return digest(content)
+
+    monkeypatch.setattr(files, "_hash", read_back)
+    with StagedFile(tmp_path / "file", len(content)) as file:
+        for offset, piece in pieces:
+            file.write_at(offset, piece)
+        for offset, piece in pieces if ascending else pieces[::-1]:
+            file.observe(offset, piece)
+        file.finish(digest(content))
+    assert read == ([] if ascending else [len(content)])
+    assert (tmp_path / "file").read_bytes() == content
+
+
+@pytest.mark.parametrize("observed", [b"abd", b"ab", b""])
+def test_what_was_observed_is_what_counts(tmp_path: Path, observed: bytes) -> None:
+    with StagedFile(tmp_path / "file", 3) as file:
+        file.write_at(0, b"abd")
+        file.observe(0, observed)
+        with pytest.raises(IntegrityError, match="restored content hashes to"):
+            file.finish(digest(b"abc"))
+
+
+def test_a_file_is_as_long_as_it_must_be_when_its_end_is_a_hole(tmp_path: Path) -> None:
+    content = b"a" * 10 + bytes(MIB)
+    with StagedFile(tmp_path / "file", len(content)) as file:
+        file.write_at(0, content[:10])
+        file.observe(0, content[:10])
+        file.finish(digest(content))
+    assert (tmp_path / "file").read_bytes() == content
 
 
 def test_zeros_are_not_written(tmp_path: Path) -> None:
@@ -97,7 +139,7 @@ from archiver.sinks.files import StagedFile
 signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
 resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))
 try:
-    StagedFile(Path({str(tmp_path)!r}) / "file", 1000)
+    StagedFile(Path({str(tmp_path)!r}) / "file", 1000).write_at(0, b"x" * 1000)
 except TargetError as error:
     print(error.message)
 """

@@ -45,7 +45,7 @@ def backup(root: Path) -> tuple[list[MediaRecord], Objects]:
     return records, objects
 
 
-def _store(tree: MediaTree, batch: Batch, links: HardLinks, objects: Objects) -> list[MediaRecord]:
+def _store(tree: MediaTree, batch: Batch[Found], links: HardLinks, objects: Objects) -> list[MediaRecord]:
     pack = Pack(tree, batch.small, links, limit=PACK_LIMIT)
     pack_id = f"{len(objects):032x}"
     if not pack.empty:

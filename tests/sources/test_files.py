@@ -104,23 +104,23 @@ def test_a_file_of_one_hole_has_no_objects(tmp_path: Path) -> None:
 
 
 def test_a_file_that_shrinks_ends_with_what_was_read(tmp_path: Path) -> None:
-    content = os.urandom(4 * MIB)
+    content = os.urandom(16 * MIB)
     path = tmp_path / "file"
     path.write_bytes(content)
     with MediaTree(tmp_path) as tree, LargeFile(tree, b"file") as file:
-        pieces = file.pieces(2 * MIB)
+        pieces = file.pieces(8 * MIB)
         piece = next(pieces)
         buffers = piece.buffers()
         data = bytes(next(buffers))
-        os.truncate(path, MIB + 5)
+        os.truncate(path, 4 * MIB + 5)
         data += b"".join(buffers)
         # Grown again: what is behind the cut is another state of the file and no part of this record.
-        os.truncate(path, 4 * MIB)
+        os.truncate(path, 16 * MIB)
         assert list(pieces) == []
         record = file.record(piece.extents("0" * 32))
         assert file.changed
-    assert data == content[: MIB + 5]
-    assert record.size == MIB + 5
+    assert data == content[: 4 * MIB + 5]
+    assert record.size == 4 * MIB + 5
     assert record.blake3 == blake3(data).hexdigest()
 
 
@@ -158,3 +158,13 @@ def test_what_cannot_be_opened_or_read_says_so(tmp_path: Path, monkeypatch: pyte
             with pytest.raises(UnreadableError, match="file: cannot be read: input/output error") as caught:
                 b"".join(next(file.pieces(MIB)).buffers())
     assert caught.value.skipped.path == b"file"
+
+
+def test_the_system_is_told_that_a_file_is_read_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    advised: list[tuple[int, int, int]] = []
+    monkeypatch.setattr(os, "posix_fadvise", lambda _, start, size, advice: advised.append((start, size, advice)))
+    content = os.urandom(5 * MIB)
+    (tmp_path / "file").write_bytes(content)
+    record, objects, _ = store(tmp_path, "file", 8 * MIB)
+    assert assembled(record, objects) == content
+    assert advised == [(0, 5 * MIB, os.POSIX_FADV_SEQUENTIAL)]

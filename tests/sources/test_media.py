@@ -5,15 +5,17 @@ import os
 import socket
 import subprocess
 import sys
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Self
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from archiver.errors import NotFoundError, SourceError
 from archiver.filesystem import identity
+from archiver.sources import media
 from archiver.sources.entries import Attributes, DirectoryEntry, FileEntry, Found, Skipped, SymlinkEntry
 from archiver.sources.media import MediaTree, batches
 from archiver.sources.sorting import sorted_names
@@ -235,6 +237,22 @@ class TestLeftOut:
             b"keep",
             b"keep/cache.txt",
         ]
+
+    @given(
+        st.lists(st.text("ab*?[]!-./|(", min_size=1, max_size=6), max_size=4),
+        st.text("ab*./|(-", min_size=1, max_size=8),
+    )
+    @example(["(", "a|b"], "a")
+    @example(["a"], "a\n")
+    @settings(deadline=None)
+    def test_patterns_together_match_what_each_of_them_does(self, patterns: list[str], name: str) -> None:
+        together = media._any_of(patterns)
+        assert media._matches(together, name.encode()) == any(fnmatchcase(name, pattern) for pattern in patterns)
+
+    def test_a_pattern_reaches_names_that_are_not_text(self, tmp_path: Path) -> None:
+        for name in (b"a\xff.tmp", b"a\xff.jpg"):
+            write(Path(os.fsdecode(os.path.join(os.fsencode(tmp_path), name))))
+        assert paths(walk(tmp_path, exclude=("a?.tmp",))) == [b".", b"a\xff.jpg"]
 
     def test_skipped_inodes_are_never_opened(self, tmp_path: Path) -> None:
         database = write(tmp_path / "env/data.mdb", bytes(16) + (0xBEEFC0DE).to_bytes(4, "little"))

@@ -4,6 +4,7 @@ import io
 import os
 import subprocess
 import tarfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -223,6 +224,128 @@ def test_a_file_that_grew_beyond_a_pack_is_left_to_be_read_as_a_large_one(tree: 
     assert pack.grown[0].size == 100
 
 
+class Watching(MediaTree):
+    """A tree that counts how often each file was opened, and how many descriptors there were at most."""
+
+    def __init__(self, root: Path) -> None:
+        super().__init__(root)
+        self.opened: Counter[bytes] = Counter()
+        self.most = 0
+
+    def open_file(self, path: bytes) -> tuple[int, os.stat_result]:
+        self.opened[path] += 1
+        opened = super().open_file(path)
+        self.most = max(self.most, descriptors())
+        return opened
+
+
+def descriptors() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+class TestReadingAhead:
+    @pytest.fixture
+    def many(self, tree: MediaTree) -> Iterator[Watching]:
+        for number in range(100):
+            make(tree, b"%03d" % number, b"x" * number)
+        with Watching(tree.root) as watching:
+            yield watching
+
+    def test_the_next_files_are_open_and_advised_but_not_all(
+        self, many: Watching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        advised: list[tuple[int, int]] = []
+        monkeypatch.setattr(os, "posix_fadvise", lambda _, _start, size, advice: advised.append((size, advice)))
+        listed = files(many)
+        before = descriptors()
+        pack = Pack(many, listed, HardLinks())
+        assert descriptors() == before + 32
+        b"".join(pack.buffers())
+        # One more while the next is opened.
+        assert many.most <= before + 33
+        assert descriptors() == before
+        assert advised == [(size, os.POSIX_FADV_WILLNEED) for size in range(1, 100)]
+        assert set(many.opened.values()) == {1}
+
+    def test_a_file_system_that_takes_no_advice_is_read(self, many: Watching, monkeypatch: pytest.MonkeyPatch) -> None:
+        def refuse(*_: int) -> None:
+            raise OSError(38, "Function not implemented")
+
+        monkeypatch.setattr(os, "posix_fadvise", refuse)
+        pack = Pack(many, files(many), HardLinks())
+        b"".join(pack.buffers())
+        assert len(members(pack)) == 100
+
+    @pytest.mark.parametrize("taken", [1, 2])
+    def test_closing_early_leaves_no_file_open(self, many: Watching, taken: int) -> None:
+        make(many, b"000", bytes(2 << 20))
+        listed = files(many)
+        before = descriptors()
+        pack = Pack(many, listed, HardLinks())
+        buffers = pack.buffers()
+        for _ in range(taken):
+            next(buffers)
+        assert descriptors() > before
+        buffers.close()
+        assert descriptors() == before
+
+    def test_an_error_that_ends_everything_leaves_no_file_open(
+        self, many: Watching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def interrupted(descriptor: int, length: int, offset: int) -> bytes:
+            if length == 50:
+                raise KeyboardInterrupt
+            return b"x" * length
+
+        listed = files(many)
+        before = descriptors()
+        monkeypatch.setattr(os, "pread", interrupted)
+        pack = Pack(many, listed, HardLinks())
+        with pytest.raises(KeyboardInterrupt):
+            b"".join(pack.buffers())
+        assert descriptors() == before
+
+    def test_what_was_opened_before_its_first_name_was_read_is_a_link_and_is_closed(self, tree: MediaTree) -> None:
+        first = make(tree, b"a", b"content")
+        os.link(first, tree.root / "b")
+        make(tree, b"c", b"other")
+        with Watching(tree.root) as watching:
+            listed = files(watching)
+            before = descriptors()
+            pack = Pack(watching, listed, HardLinks())
+            data = b"".join(pack.buffers())
+            assert watching.opened == {b"a": 1, b"b": 1, b"c": 1}
+            assert descriptors() == before
+        assert pack.outcomes[b"b"] == HardLinkEntry(b"b", b"a")
+        assert data.count(b"content") == 1
+        assert list(pack.outcomes) == [b"a", b"b", b"c"]
+
+    def test_what_vanishes_while_it_waits_open_is_stored(self, many: Watching) -> None:
+        pack = Pack(many, files(many), HardLinks())
+        (many.root / "031").unlink()
+        (many.root / "050").unlink()
+        b"".join(pack.buffers())
+        assert isinstance(pack.outcomes[b"031"], Member)
+        assert isinstance(pack.outcomes[b"050"], Skipped)
+
+
+def test_small_files_come_in_long_buffers_and_long_files_as_they_are(tree: MediaTree) -> None:
+    for number in range(300):
+        make(tree, b"%03d" % number, bytes([number % 256]) * 10_000)
+    make(tree, b"150-long", os.urandom(3 << 20))
+    pack = Pack(tree, files(tree), HardLinks())
+    buffers = list(pack.buffers())
+    sizes = [len(buffer) for buffer in buffers]
+    assert sizes.count(3 << 20) == 1
+    assert len(sizes) < 10
+    assert all(size < (1 << 20) + 20_000 for size in sizes if size != 3 << 20)
+    data = b"".join(buffers)
+    with tarfile.open(fileobj=io.BytesIO(data)) as archive:
+        assert [info.offset_data for info in archive] == [member.offset for member in members(pack)]
+    for member in members(pack):
+        assert blake3(data[member.offset : member.offset + member.file.size]).hexdigest() == member.blake3
+
+
 class TestHardLinks:
     def test_further_names_are_links_across_packs(self, tree: MediaTree) -> None:
         first = make(tree, b"a", b"content")
@@ -257,4 +380,5 @@ class TestHardLinks:
         links = HardLinks()
         links.remember(old)
         assert links.find(new) is None
-        assert links.find(FileEntry(b"b", old.attributes, old.size, old.identity, 2, old.ctime_ns)) == HardLinkEntry(b"b", b"a")
+        same = FileEntry(b"b", old.attributes, old.size, old.identity, 2, old.ctime_ns)
+        assert links.find(same) == HardLinkEntry(b"b", b"a")

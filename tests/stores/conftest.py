@@ -12,11 +12,10 @@ from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.base import Store
 from archiver.stores.destination import S3Destination, open_store, parse_destination
 from archiver.stores.journal import Journal
+from archiver.stores.limits import NO_LIMITS, Limits
 from archiver.stores.memory import MemoryStore
-from archiver.stores.retry import Retry
 from archiver.stores.s3 import S3Store
-from archiver.stores.s3_errors import is_transient
-from tests.stores.s3_help import PART, Open
+from tests.stores.s3_help import PART, Open, impatient
 
 
 @dataclass
@@ -86,13 +85,20 @@ def open_s3(journal: Journal) -> Iterator[Open]:
     """Opens a store that retries at once, with options and ``attributes``; closed after the test."""
     opened: list[S3Store] = []
 
-    def open_one(url: str, *, attributes: Attribution = no_attributes, **options: Any) -> S3Store:
+    def open_one(
+        url: str, *, attributes: Attribution = no_attributes, limits: Limits = NO_LIMITS, **options: Any
+    ) -> S3Store:
         destination = parse_destination(url)
         assert isinstance(destination, S3Destination)
         changed = replace(destination.options, **({"part_size": PART} | options))
-        retry = Retry(is_transient, attempts=4, sleep=lambda _: None)
         store = S3Store(
-            destination.bucket, destination.prefix, changed, journal=journal, attributes=attributes, retry=retry
+            destination.bucket,
+            destination.prefix,
+            changed,
+            journal=journal,
+            attributes=attributes,
+            retry=impatient(4),
+            limits=limits,
         )
         opened.append(store)
         return store

@@ -93,8 +93,13 @@ def test_an_empty_object_can_be_read(subject: "Subject") -> None:
 
 
 def test_buffers_are_bounded(subject: "Subject") -> None:
-    subject.store.create(KEY, [bytes(3 << 20)])
-    assert max(map(len, subject.store.read(KEY))) <= 1 << 20
+    """And no smaller than they need be: a range of up to 8 MiB comes as one."""
+    data = pattern((16 << 20) + 1)
+    subject.store.create(KEY, [data])
+    for start, length, sizes in [(0, None, [8 << 20, 8 << 20, 1]), (5, 8 << 20, [8 << 20]), (1 << 20, 1000, [1000])]:
+        buffers = list(subject.store.read(KEY, start, length))
+        assert [len(buffer) for buffer in buffers] == sizes
+        assert b"".join(buffers) == data[start : None if length is None else start + length]
 
 
 @pytest.mark.parametrize("start", [0, 1])

@@ -2,6 +2,8 @@
 
 import subprocess
 import sys
+import time
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import strategies as st
 
 from archiver.errors import ConfigError
 from archiver.stores.destination import FileDestination, S3Destination, open_store, parse_destination
+from archiver.stores.limits import Limits
 from archiver.stores.s3_options import S3Options
 
 
@@ -181,6 +184,19 @@ def test_journals_of_two_destinations_are_apart(tmp_path: Path) -> None:
         store.create("key", [b""])
         store.close()
     assert len(list(journal.parent.iterdir())) == 2
+
+
+@pytest.mark.parametrize("kind", ["directory", "s3"])
+def test_limits_reach_the_store(tmp_path: Path, request: pytest.FixtureRequest, kind: str) -> None:
+    url = tmp_path.as_uri() if kind == "directory" else str(request.getfixturevalue("seaweed_url"))
+    with closing(open_store(parse_destination(url), limits=Limits(upload=100_000, download=200_000))) as store:
+        for transfer, least in (
+            (lambda: store.create("key", [bytes(50_000)]), 0.37),
+            (lambda: [*store.read("key")], 0.12),
+        ):
+            started = time.monotonic()
+            transfer()
+            assert time.monotonic() - started >= least
 
 
 def test_reading_a_url_does_not_import_boto3() -> None:

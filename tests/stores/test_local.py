@@ -4,13 +4,16 @@ import os
 import resource
 import signal
 import stat
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 from archiver.errors import NotFoundError, StorageError
 from archiver.stores.journal import Journal
+from archiver.stores.limits import Limits
 from archiver.stores.local import LocalStore
 
 
@@ -189,3 +192,31 @@ def test_a_time_that_no_calendar_has_is_its_nearest(tmp_path: Path, seconds: int
         pytest.skip("this file system has no such times")
     (item,) = store.list()
     assert item.modified.year in (1, 9999) or abs(item.modified.timestamp()) < abs(seconds)
+
+
+def test_limits_hold_for_both_directions(tmp_path: Path) -> None:
+    rate = 2_000_000
+    data = os.urandom(1_000_000)
+    store = LocalStore(tmp_path, Journal(None), limits=Limits(upload=rate, download=rate))
+    for transfer in (lambda: store.create("a", [data]), lambda: b"".join(store.read("a"))):
+        started = time.monotonic()
+        transfer()
+        assert time.monotonic() - started >= len(data) / rate - 0.125
+    assert (tmp_path / "a").read_bytes() == data
+
+
+def test_a_limit_keeps_nobody_who_gives_up(tmp_path: Path) -> None:
+    """At the limit, each would take a quarter of an hour."""
+    store = LocalStore(tmp_path, Journal(None), limits=Limits(upload=1000, download=1000))
+    (tmp_path / "whole").write_bytes(bytes(1_000_000))
+    for attempt in (lambda: store.create("a", [bytes(1_000_000)]), lambda: list(store.read("whole"))):
+        with ThreadPoolExecutor(1) as threads:
+            running = threads.submit(attempt)
+            time.sleep(0.3)
+            started = time.monotonic()
+            store.abandon()
+            with pytest.raises(StorageError, match="given up"):
+                running.result()
+        assert time.monotonic() - started < 10
+    assert [item.key for item in store.list()] == ["whole"]
+    assert list(tmp_path.rglob("*.partial")) == []

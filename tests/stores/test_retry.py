@@ -1,12 +1,16 @@
 """Retries: how often, how long, and for which errors."""
 
+import threading
+import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from archiver.stores.abandonment import Abandonment
 from archiver.stores.retry import Retry
 
 
@@ -17,7 +21,7 @@ class Clock:
         self.now = 0.0
         self.sleeps: list[float] = []
 
-    def sleep(self, seconds: float) -> None:
+    def sleep(self, _: Abandonment, seconds: float) -> None:
         self.sleeps.append(seconds)
         self.now += seconds
 
@@ -131,8 +135,8 @@ def test_whoever_waits_waits_on_when_the_brake_is_pulled_again() -> None:
     policy = throttled(clock)
     policy.brake.pull(1.0)
 
-    def sleep(seconds: float) -> None:
-        clock.sleep(seconds)
+    def sleep(work: Abandonment, seconds: float) -> None:
+        clock.sleep(work, seconds)
         if len(clock.sleeps) == 1:
             policy.brake.pull(5.0)
 
@@ -161,3 +165,82 @@ def test_a_store_that_throttles_for_ever_does_not_hold_a_failed_call_beyond_its_
     with pytest.raises(OSError, match="x"):
         policy.call(busy)
     assert clock.now < policy.budget
+
+
+def test_who_is_patient_repeats_until_the_budget_is_used_up() -> None:
+    clock = Clock()
+    policy = retry(clock, attempts=2, budget=100.0)
+    assert policy.call(failing(15, OSError("x")), patient=True) == "done"
+    assert clock.sleeps == [1.0, 2.0, 4.0] + [6.0] * 12
+
+
+@pytest.mark.parametrize(("end", "outlasted"), [(270.0, True), (330.0, False)])
+def test_the_default_outlasts_an_outage_of_nearly_five_minutes_and_no_longer(end: float, outlasted: bool) -> None:
+    clock = Clock()
+    policy = Retry(lambda _: True, sleep=clock.sleep, random=lambda: 1.0, monotonic=lambda: clock.now)
+
+    def request() -> bool:
+        if clock.now < end:
+            raise OSError("x")
+        return True
+
+    with nullcontext() if outlasted else pytest.raises(OSError, match="x"):
+        assert policy.call(request, patient=True)
+    assert 250 < clock.now <= 300
+
+
+def test_who_is_not_patient_gives_up_within_a_minute() -> None:
+    clock = Clock()
+    policy = Retry(lambda _: True, sleep=clock.sleep, random=lambda: 1.0, monotonic=lambda: clock.now)
+    with pytest.raises(OSError, match="x"):
+        policy.call(failing(1000, OSError("x")))
+    # Half of that on average.
+    assert clock.now < 60
+
+
+def test_who_is_patient_gives_up_at_once_what_is_not_transient() -> None:
+    clock = Clock()
+    with pytest.raises(KeyError):
+        retry(clock).call(failing(1, KeyError("x")), patient=True)
+    assert clock.sleeps == []
+
+
+def test_what_was_given_up_is_not_repeated() -> None:
+    clock = Clock()
+    work = Abandonment()
+    calls = []
+
+    def request() -> None:
+        calls.append(1)
+        work.abandon()
+        raise OSError("x")
+
+    with pytest.raises(OSError, match="x"):
+        retry(clock).call(request, abandonment=work)
+    assert (len(calls), clock.sleeps) == (1, [])
+
+
+def test_a_pause_ends_when_the_work_is_given_up() -> None:
+    policy = Retry(lambda error: isinstance(error, OSError), base=1000.0, cap=1000.0, random=lambda: 0.2)
+    work = Abandonment()
+    threading.Timer(0.2, work.abandon).start()
+    started = time.monotonic()
+
+    def request() -> None:
+        if work.abandoned:
+            raise KeyError("given up")
+        raise OSError("x")
+
+    with pytest.raises(KeyError):
+        policy.call(request, abandonment=work)
+    assert time.monotonic() - started < 10
+
+
+def test_a_hold_ends_when_the_work_is_given_up() -> None:
+    policy = Retry(lambda _: True)
+    policy.brake.pull(time.monotonic() + 60)
+    work = Abandonment()
+    threading.Timer(0.2, work.abandon).start()
+    started = time.monotonic()
+    assert policy.call(lambda: "asked", abandonment=work) == "asked"
+    assert time.monotonic() - started < 10

@@ -9,8 +9,6 @@ from pathlib import Path
 import pytest
 
 from archiver.errors import StorageError
-from archiver.stores.retry import Retry
-from archiver.stores.s3_errors import is_transient
 from tests.servers.answering import Answer, AnsweringServer, answering
 from tests.servers.localstack import REGION
 from tests.servers.metadata import Credentials, container_credentials, sso_portal
@@ -18,7 +16,7 @@ from tests.servers.process import S3Server
 from tests.servers.seaweed_gateway import AUDIENCE, ROLE, token_gateway
 from tests.servers.web_identity import Issuer, issuer
 from tests.stores.s3_connections import refused
-from tests.stores.s3_help import Open
+from tests.stores.s3_help import Open, impatient
 
 ROLE_PROFILE = f"""
 [profile backup]
@@ -156,7 +154,7 @@ def test_a_token_service_that_is_unreachable(
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     opened = open_s3(f"s3://bucket?endpoint={store.endpoint}&region={REGION}")
     pauses: list[float] = []
-    opened._connection.retry = Retry(is_transient, attempts=3, sleep=pauses.append)
+    opened._connection.retry = impatient(3, pauses)
     with pytest.raises(StorageError, match=r"no usable credentials for s3://bucket: http://127\.0\.0\.1:1/: failed to"):
         list(opened.list())
     assert len(pauses) == 2

@@ -15,14 +15,13 @@ from archiver.errors import StorageError
 from archiver.retention.attributes import attribution
 from archiver.retention.rules import Rule
 from archiver.stores.destination import S3Destination, parse_destination
-from archiver.stores.retry import Retry
 from archiver.stores.s3_connection import S3Connection
-from archiver.stores.s3_errors import is_transient
 from archiver.stores.s3_examination import bucket_settings
 from archiver.stores.s3_facts import ObjectLock, Rate, Unknown
 from archiver.stores.s3_options import S3Options
 from archiver.stores.s3_probe import FIRST, MOST, S3Probe, _measure
 from tests.servers.seaweed import LIMITED
+from tests.stores.s3_help import impatient
 
 KEY = f"daily/data/prod/{'0' * 32}.file.zst.age"
 PREFIX = "backups/here"
@@ -38,7 +37,7 @@ class Bucket:
     options: S3Options
 
     def connect(self, **options: Any) -> S3Connection:
-        retry = Retry(is_transient, attempts=3, sleep=lambda _: None)
+        retry = impatient(3)
         return S3Connection(self.name, PREFIX, replace(self.options, **options), retry)
 
     def uploads(self) -> list[str]:

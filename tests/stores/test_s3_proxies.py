@@ -6,14 +6,12 @@ from collections.abc import Iterator
 import pytest
 
 from archiver.errors import StorageError
-from archiver.stores.retry import Retry
-from archiver.stores.s3_errors import is_transient
 from tests.servers.forward_proxy import ForwardProxy, forward_proxy
 from tests.servers.process import S3Server
 from tests.servers.seaweed_gateway import secure_gateway
 from tests.servers.tls import Authority
 from tests.stores.s3_connections import prove, refused
-from tests.stores.s3_help import KEY, PART, Open, endpoint_of, fetch
+from tests.stores.s3_help import KEY, PART, Open, endpoint_of, fetch, impatient
 
 SECRET = "hunter2"
 NOBODY = "127.0.0.1:1"
@@ -189,7 +187,7 @@ def test_a_proxy_that_does_not_answer_is_worth_a_retry(
     monkeypatch.setenv("HTTP_PROXY", f"http://{NOBODY}")
     store = open_s3(seaweed_url)
     pauses: list[float] = []
-    store._connection.retry = Retry(is_transient, attempts=3, sleep=pauses.append)
+    store._connection.retry = impatient(3, pauses)
     with pytest.raises(StorageError):
         list(store.list())
     assert len(pauses) == 2

@@ -7,14 +7,12 @@ import pytest
 
 from archiver.errors import StorageError
 from archiver.stores.journal import Journal
-from archiver.stores.retry import Retry
-from archiver.stores.s3_errors import is_transient
 from tests.servers.answering import Answer, answering
 from tests.servers.process import S3Server
 from tests.servers.seaweed_gateway import secure_gateway
 from tests.servers.tls import Authority, Certificate
 from tests.stores.s3_connections import prove, refused
-from tests.stores.s3_help import KEY, PART, Open, endpoint_of, fetch
+from tests.stores.s3_help import KEY, PART, Open, endpoint_of, fetch, impatient
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +96,7 @@ def test_a_certificate_that_does_not_hold(
         url = seaweed_url.replace(endpoint_of(seaweed_url), server.endpoint)
         store = open_s3(f"{url}&ca_bundle={authority.bundle}")
         pauses: list[float] = []
-        store._connection.retry = Retry(is_transient, attempts=4, sleep=pauses.append)
+        store._connection.retry = impatient(4, pauses)
         with pytest.raises(StorageError, match=reason):
             list(store.list())
         assert pauses == []

@@ -1,6 +1,8 @@
 """A year of nights on ``file://``, whose only way of forgetting is ``archiver expire``."""
 
+import json
 import os
+import subprocess
 from datetime import timedelta
 from pathlib import Path
 
@@ -9,7 +11,16 @@ import pytest
 from tests.years.oracle import promised
 from tests.years.script import DAY, night_time, year
 from tests.years.times import DirectoryTime
-from tests.years.year import Year
+from tests.years.year import SOURCE, Year
+
+
+def packs_of_nights(destination: Path) -> set[str]:
+    """In which classes the packs lie that daily backups name: those of other classes are those of earlier backups."""
+    found = set()
+    for placement in destination.glob(f"daily/data/{SOURCE}/*.placement.jsonl.zst"):
+        lines = subprocess.run(["zstd", "-dcq", placement], capture_output=True, check=True).stdout.splitlines()
+        found |= {key.split("/")[0] for line in lines if ".tar." in (key := json.loads(line)["key"])}
+    return found
 
 
 def test_a_year_ends_with_what_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -40,6 +51,7 @@ def test_a_year_ends_with_what_is_promised(tmp_path: Path, monkeypatch: pytest.M
     it.check(now)
     it.check_store(now)
     it.restore(set(promised(script, it.history, now)), tmp_path / "restored" / "end")
+    assert packs_of_nights(tmp_path / "destination") > {"daily", "weekly"}
     time.set(now + timedelta(minutes=30))
     assert "nothing has expired" in it.run("expire").output
     assert it.stored()[-1].modified < now + DAY
