@@ -1,34 +1,41 @@
 """Iterables of buffers: the currency of every stage, source and store."""
 
 import ctypes
-import mmap
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 Buffer = bytes | bytearray | memoryview
 """A run of bytes. A consumer may keep what it receives: no producer reuses a buffer that it has yielded."""
 
 
-_MAPPED = 1024 * 1024
-"""From this size on a new buffer is a mapping of its own."""
-_M_ARENA_MAX = -8
+_BEGINNING = 1024 * 1024
+"""Bytes of the first buffer of a stream, until it turns out to be longer."""
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD, _M_ARENA_MAX = -1, -3, -8
 """malloc.h."""
+_LARGEST_ON_HEAP = 32 * 1024 * 1024
+"""The most that glibc takes for M_MMAP_THRESHOLD."""
+_KEPT_ON_HEAP = 512 * 1024 * 1024
 
 
-def allocate(size: int) -> memoryview:
-    """A new writable buffer of ``size`` bytes, all zero; if it is large it takes memory only as far as it is written.
+def filled(size: int, read_into: Callable[[memoryview], int]) -> Iterator[memoryview]:
+    """New buffers of ``size`` bytes, each filled by ``read_into``; the last is shorter, never empty.
 
-    A ``bytearray`` is written twice: zeroed, then filled. On a virtual machine each first touch of a page is costly as
-    well, so huge pages are asked for: 16 MiB then cost less than half of the time beyond what filling them takes.
+    ``read_into`` fills what it gets from the start on, and returns how many bytes these were: fewer than it has room
+    for only at the end. A stream that ends within a megabyte does not take a whole buffer.
     """
-    if size < _MAPPED:
-        return memoryview(bytearray(size))
-    memory = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    # A kernel that was built without huge pages refuses, and does without.
-    with suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return memoryview(memory)
+    part = memoryview(bytearray(min(size, _BEGINNING)))
+    count = read_into(part)
+    if count == len(part) < size:
+        beginning, part = part, memoryview(bytearray(size))
+        part[:count] = beginning
+        count += read_into(part[count:])
+    while count == size:
+        yield part
+        part = memoryview(bytearray(size))
+        count = read_into(part)
+    if count:
+        yield part[:count]
 
 
 def rechunk(buffers: Iterable[Buffer], size: int) -> Iterator[Buffer]:
@@ -36,26 +43,24 @@ def rechunk(buffers: Iterable[Buffer], size: int) -> Iterator[Buffer]:
 
     A buffer that already has the right size at the right place passes through without a copy.
     """
-    pending = memoryview(b"")
-    filled = 0
+    pending = bytearray()
     for buffer in buffers:
         view = memoryview(buffer)
-        while view:
-            if not filled and len(view) >= size:
-                yield view[:size]
-                view = view[size:]
-                continue
-            if not filled:
-                pending = allocate(size)
-            taken = min(size - filled, len(view))
-            pending[filled : filled + taken] = view[:taken]
-            filled += taken
+        if pending:
+            taken = min(size - len(pending), len(view))
+            pending += view[:taken]
             view = view[taken:]
-            if filled == size:
+            if len(pending) == size:
                 yield pending
-                filled = 0
-    if filled:
-        yield pending[:filled]
+                pending = bytearray()
+        while len(view) >= size:
+            yield view[:size]
+            view = view[size:]
+        pending += view
+        # Neither is held on to while the next one is waited for.
+        del buffer, view
+    if pending:
+        yield pending
 
 
 def multiples(buffers: Iterable[Buffer], unit: int) -> Iterator[Buffer]:
@@ -128,10 +133,16 @@ class BufferFile:
         return self._offset
 
 
-def share_heap() -> None:
-    """Let all threads allocate from one heap, where the C library is glibc; before the first of them is started.
+def tune_heap() -> None:
+    """Let all threads allocate from one heap that keeps what was freed, where the C library is glibc; before the first
+    of them is started.
 
-    It would give each its own, and keep in each what was freed there: some 300 MiB more with 8 workers.
+    Each thread would get a heap of its own, which keeps what was freed there: some 300 MiB more with 8 workers. And
+    glibc gives large buffers back to the system at once, to get fresh pages for the next one, which a virtual machine
+    may have to ask its host for: a third of a restore's time in the kernel.
     """
     with suppress(AttributeError, OSError):
-        ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_ARENA_MAX, 1)
+        mallopt(_M_MMAP_THRESHOLD, _LARGEST_ON_HEAP)
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_ON_HEAP)

@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 
-from archiver.buffers import Buffer, allocate, multiples, rechunk
+from archiver.buffers import Buffer, filled, multiples, rechunk
 from archiver.crypto.header import FILE_KEY_SIZE, MAX_HEADER, Header, IncompleteHeaderError, encode_header, parse_header
 from archiver.crypto.passphrase import PassphraseRecipient
 from archiver.crypto.recipients import Identity, Recipient
@@ -39,13 +39,13 @@ def seal(buffers: Iterable[Buffer], recipients: Sequence[Recipient], *, size: in
     final chunk is sealed only after ``buffers`` ended: what ``buffers`` raises passes through, and what was yielded
     until then, which may be nothing, is never a complete file.
 
-    Memory: one new buffer, which takes as much as has been sealed into it, and one buffer of the source, which is held
+    Memory: one new buffer, of at most 1 MiB for a short file, and one buffer of the source, which is held
     until the next one shows that it is not the last. Only chunks that straddle an end of either are copied.
     """
     _check_labels(recipients)
     file_key, nonce = os.urandom(FILE_KEY_SIZE), os.urandom(NONCE_SIZE)
     header = encode_header([recipient.wrap(file_key) for recipient in recipients], file_key)
-    return _parts(_AgeFile(header + nonce, buffers, PayloadSealer(file_key, nonce)), size)
+    return filled(size, _AgeFile(header + nonce, buffers, PayloadSealer(file_key, nonce)).read_into)
 
 
 def unseal(buffers: Iterable[Buffer], identities: Sequence[Identity]) -> Iterator[Buffer]:
@@ -153,16 +153,6 @@ def _check_labels(recipients: Sequence[Recipient]) -> None:
         )
 
 
-def _parts(file: "_AgeFile", size: int) -> Iterator[memoryview]:
-    while True:
-        part = allocate(size)
-        filled = file.read_into(part)
-        if filled:
-            yield part[:filled]
-        if filled < size:
-            return
-
-
 class _AgeFile:
     """The age file that begins with ``head`` and goes on with ``buffers`` sealed, to be read from start to end."""
 
@@ -222,7 +212,7 @@ def _with_last(runs: Iterable[Buffer]) -> Iterator[tuple[Buffer, bool]]:
 
 
 def _open_piece(opener: PayloadOpener, index: int, sealed: Buffer, *, last: bool) -> memoryview:
-    out = allocate(plaintext_size(len(sealed)))
+    out = memoryview(bytearray(plaintext_size(len(sealed))))
     opener.open_into(index, sealed, out, last=last)
     return out
 

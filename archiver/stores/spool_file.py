@@ -8,7 +8,7 @@ import zlib
 from dataclasses import dataclass
 from pathlib import Path
 
-from archiver.buffers import Buffer, allocate
+from archiver.buffers import Buffer
 from archiver.errors import IntegrityError, StorageError
 
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
@@ -90,7 +90,7 @@ class SpoolFile:
     def read(self, slot: Slot) -> Buffer:
         """The part in ``slot``; raises ``StorageError`` where it cannot be read, and ``IntegrityError`` where it is not
         what was written."""
-        part = allocate(slot.size)
+        part = memoryview(bytearray(slot.size))
         view = part
         offset = slot.number * self._slot_size
         try:
