@@ -22,7 +22,8 @@ def filled(size: int, read_into: Callable[[memoryview], int]) -> Iterator[memory
     """New buffers of ``size`` bytes, each filled by ``read_into``; the last is shorter, never empty.
 
     ``read_into`` fills what it gets from the start on, and returns how many bytes these were: fewer than it has room
-    for only at the end. A stream that ends within a megabyte does not take a whole buffer.
+    for only at the end. A stream that ends within a megabyte does not take a whole buffer, and the last buffer takes
+    no more memory than its bytes: many short streams may wait at a time. None is held while the next one is filled.
     """
     part = memoryview(bytearray(min(size, _BEGINNING)))
     count = read_into(part)
@@ -32,10 +33,11 @@ def filled(size: int, read_into: Callable[[memoryview], int]) -> Iterator[memory
         count += read_into(part[count:])
     while count == size:
         yield part
+        del part
         part = memoryview(bytearray(size))
         count = read_into(part)
     if count:
-        yield part[:count]
+        yield part if count == len(part) else memoryview(bytes(part[:count]))
 
 
 def rechunk(buffers: Iterable[Buffer], size: int) -> Iterator[Buffer]:

@@ -105,11 +105,12 @@ class Beneath:
         with self._lock:
             return os.readlink(name, dir_fd=self._reach(directory or ROOT))
 
-    def open(self, path: bytes, flags: int) -> int:
-        """A new descriptor of ``path``, closed by the caller. A symlink is not followed."""
+    def open(self, path: bytes, flags: int, mode: int = 0o600) -> int:
+        """A new descriptor of ``path``, closed by the caller. A symlink is not followed. A file that is made by it
+        gets ``mode``, less the umask."""
         directory, _, name = path.rpartition(b"/")
         with self._lock:
-            return os.open(name, flags | NOT_FOLLOWED, dir_fd=self._reach(directory or ROOT))
+            return os.open(name, flags | NOT_FOLLOWED, mode, dir_fd=self._reach(directory or ROOT))
 
     def _reach(self, path: bytes) -> int:
         if path != self._path:
@@ -197,14 +198,6 @@ def advise(descriptor: int, size: int, advice: int) -> None:
     """
     with suppress(OSError):
         os.posix_fadvise(descriptor, 0, size, advice)
-
-
-def read_whole(descriptor: int, size: int) -> bytes:
-    """The first ``size`` bytes of a small file; fewer only where it ends before."""
-    data = os.pread(descriptor, size, 0) if size else b""
-    while len(data) < size and (more := os.pread(descriptor, size - len(data), len(data))):
-        data += more
-    return data
 
 
 def hash_zeros(hasher: blake3, count: int) -> None:

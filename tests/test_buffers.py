@@ -1,17 +1,16 @@
 """Cutting streams: no byte lost, doubled or moved, however the stream arrives."""
 
-import errno
 import io
-import mmap
 import os
-from collections.abc import Iterator
-from pathlib import Path
+import weakref
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from archiver.buffers import Buffer, BufferFile, allocate, multiples, rechunk, split
+from archiver.buffers import Buffer, BufferFile, filled, multiples, rechunk, split
 
 MIB = 1024 * 1024
 NOISE = os.urandom(5 * MIB)
@@ -93,38 +92,63 @@ def test_multiples_copies_only_what_straddles() -> None:
     assert [bytes(piece) for piece in whole] == [b"ABCDEF", b"ghi", b"JKLMNO"]
 
 
-@pytest.mark.parametrize("size", [0, 1, MIB - 1, MIB, MIB + 1, 16 * MIB])
-def test_a_new_buffer_is_zero_and_nobody_else_s(size: int) -> None:
-    first, second = allocate(size), allocate(size)
-    assert first == second == bytes(size)
-    first[-1:] = b"x"[:size]
-    assert second == bytes(size)
+def reading(data: bytes) -> Callable[[memoryview], int]:
+    """What fills buffers from ``data``, from its start to its end."""
+    rest = memoryview(data)
+
+    def read_into(target: memoryview) -> int:
+        nonlocal rest
+        taken = min(len(rest), len(target))
+        target[:taken] = rest[:taken]
+        rest = rest[taken:]
+        return taken
+
+    return read_into
 
 
-def test_a_large_buffer_takes_memory_only_where_it_is_written() -> None:
-    def resident() -> int:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGESIZE")
-
-    before = resident()
-    buffers = [allocate(64 * MIB) for _ in range(4)]
-    for buffer in buffers:
-        buffer[:1000] = bytes(1000)
-    assert resident() - before < 32 * MIB
-    buffers[0][:] = bytes(64 * MIB)
-    assert resident() - before > 48 * MIB
+@pytest.mark.parametrize("size", [1000, MIB - 1, MIB, MIB + 1, 2 * MIB])
+@pytest.mark.parametrize("whole", [0, 1, 2])
+@pytest.mark.parametrize("more", [-1, 0, 1])
+def test_filled_gives_all_bytes_in_new_buffers_of_one_size(size: int, whole: int, more: int) -> None:
+    data = NOISE[: max(0, whole * size + more)]
+    kept: list[Buffer] = list(filled(size, reading(data)))
+    assert joined(kept) == data
+    assert [len(part) for part in kept[:-1]] == [size] * (len(kept) - 1)
+    assert all(0 < len(part) <= size for part in kept)
 
 
-def test_a_buffer_does_without_huge_pages(monkeypatch: pytest.MonkeyPatch) -> None:
-    asked = []
+@pytest.mark.parametrize("total", [0, 1, MIB - 1, MIB, MIB + 1, 2 * MIB - 1, 2 * MIB])
+def test_a_stream_about_as_long_as_the_first_buffer_is_whole(total: int) -> None:
+    data = NOISE[:total]
+    assert joined(list(filled(5 * MIB, reading(data)))) == data
 
-    class Mapping(mmap.mmap):
-        def madvise(self, *arguments: int) -> None:
-            asked.append(arguments)
-            raise OSError(errno.EINVAL, "no huge pages")
 
-    monkeypatch.setattr(mmap, "mmap", Mapping)
-    assert allocate(2 * MIB) == bytes(2 * MIB)
-    assert asked == [(mmap.MADV_HUGEPAGE,)]
+@pytest.mark.parametrize("total", [MIB + 1, 2 * MIB, 5 * MIB])
+def test_the_last_buffer_takes_no_more_memory_than_its_bytes(total: int) -> None:
+    """Many objects of some megabytes may wait for the store, each in what would be a whole part."""
+    for part in filled(4 * MIB, reading(NOISE[:total])):
+        assert isinstance(part.obj, bytes | bytearray)
+        assert len(part.obj) == len(part)
+
+
+def test_filled_holds_no_buffer_while_the_next_one_is_made() -> None:
+    alive = weakref.WeakSet[Any]()
+
+    class Part(bytearray):
+        def __init__(self, size: int) -> None:
+            super().__init__(size)
+            assert not alive
+            alive.add(self)
+
+        __hash__ = object.__hash__  # type: ignore[assignment]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("archiver.buffers.bytearray", Part, raising=False)
+        parts = filled(1000, reading(bytes(3000)))
+        seen = 0
+        while next(parts, None) is not None:
+            seen += 1
+    assert seen == 3
 
 
 @given(BUFFERS, st.integers(1, 100))

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from archiver.filesystem import READ_SIZE, Beneath, advise, read_region, read_whole
+from archiver.filesystem import READ_SIZE, Beneath, advise, read_region
 
 
 @pytest.fixture
@@ -63,17 +63,6 @@ def test_nothing_stays_open(root: Path) -> None:
         with pytest.raises(FileNotFoundError):
             beneath.open(b"a/b/missing", os.O_RDONLY)
     assert os.listdir("/proc/self/fd") == before
-
-
-@pytest.mark.parametrize("step", [1, 3, 100])
-@pytest.mark.parametrize("size", [0, 1, 6, 7, 8])
-def test_a_whole_file_is_read_however_little_comes_at_once(
-    root: Path, size: int, step: int, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    pread = os.pread
-    monkeypatch.setattr(os, "pread", lambda descriptor, count, offset: pread(descriptor, min(count, step), offset))
-    with (root / "a/b/file").open("rb") as file:
-        assert read_whole(file.fileno(), size) == b"content"[:size]
 
 
 @pytest.mark.parametrize("length", [0, 1, READ_SIZE - 1, READ_SIZE, READ_SIZE + 1, 2 * READ_SIZE, 3 * READ_SIZE])

@@ -11,7 +11,6 @@ from typing import Any, NoReturn
 import click
 
 from archiver import __version__
-from archiver.buffers import tune_heap
 from archiver.cli import (
     backup,
     cat,
@@ -95,7 +94,6 @@ for command in (
 def main() -> None:
     """Run the command line and exit. A service manager's SIGTERM ends a run as cleanly as Ctrl-C does."""
     signal.signal(signal.SIGTERM, _terminate)
-    tune_heap()
     code = run(sys.argv[1:])
     try:
         sys.stdout.flush()

@@ -210,7 +210,7 @@ def _show_result(output: Output, plan: "Plan", result: "RestoreResult", *, disca
     )  # fmt: skip
     output.line(f"restored {manifest.backup} of {manifest.source}, {signed(plan.backup)}")
     for record, path in result.environments:
-        output.line(f"  {record.name}: {human.size(record.size)} in {path}, structure and hashes proven")
+        output.line(f"  {record.name}: {human.size(record.size)} in {path}, hashes and entry counts proven")
         for database in record.databases:
             output.line(f"    {database_name(database)}: {human.plural(database.entries, 'entry')}")
     if result.media is not None:

@@ -5,7 +5,7 @@ Source: the age v1 specification, https://c2sp.org/age. The files are binary, ne
 
 import itertools
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from archiver.buffers import Buffer, filled, multiples, rechunk
 from archiver.crypto.header import FILE_KEY_SIZE, MAX_HEADER, Header, IncompleteHeaderError, encode_header, parse_header
@@ -115,19 +115,35 @@ class AgeReader:
         offset = min(first * SEALED_CHUNK, payload_end)
         return self.payload_offset + offset, min(end * SEALED_CHUNK, payload_end) - offset
 
-    def open_range(self, start: int, length: int, ciphertext: Buffer) -> memoryview:
+    def open_range(
+        self,
+        start: int,
+        length: int,
+        ciphertext: Buffer,
+        *,
+        before: Buffer = b"",
+        room: Callable[[int], memoryview] = lambda size: memoryview(bytearray(size)),
+    ) -> memoryview:
         """The ``length`` bytes of plaintext from ``start`` on, out of the bytes that ``ciphertext_range`` asks for.
 
-        Raises ``FormatError`` when ``ciphertext`` has another size, ``DecryptionError`` when it was altered.
+        ``before`` is the first chunks of these, where they do not lie with the rest. The plaintext lies in a new
+        buffer, or in what ``room`` gives when it is asked for so many bytes. Raises ``FormatError`` when there are more
+        or fewer, ``DecryptionError`` when they were altered.
         """
         size = self.ciphertext_range(start, length)[1]
-        if len(ciphertext) != size:
-            raise FormatError(f"expected {size} bytes of an encrypted file, got {len(ciphertext)}")
+        given = len(before) + len(ciphertext)
+        if given != size:
+            raise FormatError(f"expected {size} bytes of an encrypted file, got {given}")
         if not size:
             return memoryview(b"")
         first, end = self._chunks(start, length)
         last = end == chunk_count(self.plaintext_size)
-        plaintext = _open_piece(self._opener, first, ciphertext, last=last)
+        plaintext = room(plaintext_size(size))
+        opened = 0
+        if before:
+            opened = self._opener.open_into(first, before, plaintext, last=last and not ciphertext)
+        if ciphertext:
+            self._opener.open_into(first + opened // CHUNK, ciphertext, plaintext[opened:], last=last)
         return plaintext[start - first * CHUNK :][:length]
 
     def _chunks(self, start: int, length: int) -> tuple[int, int]:

@@ -7,17 +7,14 @@ from pathlib import Path
 from typing import Any
 
 import lmdb.verify
-from blake3 import blake3
 
 from archiver.environment.databases import Database, list_databases
 from archiver.environment.freelist import check_not_truncated
 from archiver.environment.library import open_reading, translated
 from archiver.environment.meta import read_meta
-from archiver.environment.snapshot import pin
 from archiver.errors import IntegrityError
 
 _SHOWN_PROBLEMS = 3
-_PIPE = 1 << 20
 _DUPSORT = 0x04
 _NO_PAGE = 2**64 - 1
 _lmdb_verify: Any = lmdb.verify
@@ -39,28 +36,6 @@ def verify_structure(data: Path) -> None:
     if problems:
         more = f" (and {len(problems) - _SHOWN_PROBLEMS} more)" if len(problems) > _SHOWN_PROBLEMS else ""
         raise IntegrityError(f"{data} is corrupt: {'; '.join(problems[:_SHOWN_PROBLEMS])}{more}")
-
-
-def copy_again(data: Path) -> tuple[str, tuple[Database, ...]]:
-    """Let LMDB copy the data file ``data``, which is a compact copy, once more: the BLAKE3 of that, and its databases.
-
-    Nobody may be writing to it. LMDB reads every page in use, in a process of its own because it may crash on a damaged
-    file. A compact copy of a sound compact copy is the same, byte by byte. Where it is not, or ``IntegrityError`` or
-    ``SourceError`` is raised, ``verify_structure`` tells whether there is damage, and where. That takes many times as
-    long, and finds more: LMDB does not look at what lies between the nodes of a page, nor count its entries.
-    """
-    hasher, buffer = blake3(), memoryview(bytearray(_PIPE))
-    with pin(data.parent, name=data.name, declared="frozen") as snapshot:
-        pipe = snapshot.begin_copy()
-        copied = 0
-        # A damaged file may lead to a copy without an end.
-        while copied <= snapshot.meta.size and (count := pipe.readinto(buffer)):
-            hasher.update(buffer[:count])
-            copied += count
-        if copied > snapshot.meta.size:
-            raise IntegrityError(f"{data} is corrupt: a copy of it is longer than itself")
-        snapshot.finish_copy()
-    return hasher.hexdigest(), snapshot.databases
 
 
 def count_entries(data: Path) -> tuple[Database, ...]:

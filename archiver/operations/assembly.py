@@ -3,7 +3,8 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from operator import attrgetter
 from typing import Protocol
 
 from archiver.buffers import Buffer
@@ -19,6 +20,8 @@ a process may have files open: these are written in order, one at a time."""
 PENDING = 20_000
 """Stretches that may wait for their objects: what bounds memory, however many files there are."""
 
+_START = attrgetter("start")
+
 
 class Target(Protocol):
     """A file that is being put together."""
@@ -32,53 +35,54 @@ class Target(Protocol):
 
 Opener = Callable[[], AbstractContextManager[tuple[Target, Callable[[], object]]]]
 """Opens a target for a block, and gives with it what proves it once all its bytes have been written."""
+Put = Callable[[Buffer], object]
+"""Makes a whole file of its bytes, proven, before it returns."""
 
 
+# Of these there are as many as small files, so they are made of little.
 @dataclass(slots=True)
 class _File:
     opener: Opener
     remaining: int
-    resources: ExitStack = field(default_factory=ExitStack)
-    target: Target | None = None
-    prove: Callable[[], object] | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    put: Put | None = None
+    opened: "_Opened | None" = None
 
-    def open(self) -> Target:
-        with self.lock:
-            if self.target is None:
-                self.target, self.prove = self.resources.enter_context(self.opener())
-            return self.target
+    def open(self) -> "_Opened":
+        if self.opened is None:
+            resources = ExitStack()
+            self.opened = _Opened(*resources.enter_context(self.opener()), resources)
+        return self.opened
 
     def finish(self) -> None:
-        with self.resources:
-            self.open()
-            if self.prove is not None:
-                self.prove()
+        opened = self.open()
+        with opened.resources:
+            opened.prove()
 
 
 @dataclass(frozen=True, slots=True)
+class _Opened:
+    target: Target
+    prove: Callable[[], object]
+    resources: ExitStack
+
+
+@dataclass(slots=True)
 class _Stretch:
-    extent: Extent
+    start: int
+    end: int
+    place: int
     file: _File
 
     @property
-    def start(self) -> int:
-        return self.extent.object_offset
-
-    @property
-    def end(self) -> int:
-        return self.extent.object_offset + self.extent.length
-
-    @property
     def is_large(self) -> bool:
-        return self.extent.length >= LARGE
+        return self.end - self.start >= LARGE
 
     def within(self, offset: int, buffer: Buffer) -> tuple[int, Buffer]:
         """The part of it that lies in ``buffer``, the object's plaintext from ``offset`` on, and its place in the
         file."""
         start = max(self.start, offset)
         end = max(start, min(self.end, offset + len(buffer)))
-        return self.extent.offset + start - self.start, memoryview(buffer)[start - offset : end - offset]
+        return self.place + start - self.start, memoryview(buffer)[start - offset : end - offset]
 
 
 class Assembly:
@@ -109,31 +113,39 @@ class Assembly:
         self._waiting: dict[str, list[_Stretch]] = {}
         self._count = 0
         self._files: dict[int, _File] = {}
+        self._opening = threading.Lock()
 
-    def add(self, extents: Sequence[Extent], opener: Opener) -> None:
-        """A file made of ``extents``; ``opener`` is called when its first bytes are there."""
-        file = _File(opener, len(extents))
+    def add(self, extents: Sequence[Extent], opener: Opener, put: Put | None = None) -> None:
+        """A file made of ``extents``; ``opener`` is called when its first bytes are there, or ``put`` with all of them.
+
+        ``put`` is for a file that one extent covers: used if it is small and one frame holds it, as nearly all small
+        files are held, because it costs less.
+        """
+        file = _File(opener, len(extents), put if len(extents) == 1 and extents[0].length < LARGE else None)
         if not extents:
             file.finish()
             return
         if self._count >= PENDING and extents[0].object not in self._waiting:
             self.flush()
         for extent in extents:
-            self._waiting.setdefault(extent.object, []).append(_Stretch(extent, file))
+            start = extent.object_offset
+            stretch = _Stretch(start, start + extent.length, extent.offset, file)
+            self._waiting.setdefault(extent.object, []).append(stretch)
         self._count += len(extents)
         self._unfinished += 1
 
     def flush(self) -> None:
         """Fetch and write all that waits."""
         waiting = [
-            (self._wanted(object_id, stretches), sorted(stretches, key=lambda stretch: stretch.start))
+            (self._wanted(object_id, stretches), sorted(stretches, key=_START))
             for object_id, stretches in self._waiting.items()
         ]
         try:
             self._write(waiting)
         finally:
             for file in self._files.values():
-                file.resources.close()
+                if file.opened is not None:
+                    file.opened.resources.close()
             self._files.clear()
         self._waiting.clear()
         self._count = 0
@@ -144,7 +156,7 @@ class Assembly:
         record = self._objects.get(object_id)
         if record is None:
             raise IntegrityError(f"contents name object {object_id}, which is not in the objects list")
-        intervals = [(stretch.start, stretch.extent.length) for stretch in stretches]
+        intervals = [(stretch.start, stretch.end - stretch.start) for stretch in stretches]
         for start, length in intervals:
             if start + length > record.plaintext_size:
                 raise IntegrityError(
@@ -172,13 +184,20 @@ class Assembly:
 
     def _spread(self, stretches: Sequence[_Stretch], first: int, offset: int, buffer: Buffer) -> int:
         """Write what the ``stretches`` from ``first`` on have in ``buffer``; returns the first one that goes on."""
-        end = offset + len(buffer)
+        view = memoryview(buffer)
+        end = offset + len(view)
         while first < len(stretches) and stretches[first].end <= offset:
             first += 1
         for index in range(first, len(stretches)):
-            if stretches[index].start >= end:
+            stretch = stretches[index]
+            if stretch.start >= end:
                 break
-            self._copy(stretches[index], offset, buffer)
+            put = stretch.file.put
+            if put is not None and offset <= stretch.start and stretch.end <= end:
+                put(view[stretch.start - offset : stretch.end - offset])
+                self._unfinished -= 1
+            else:
+                self._copy(stretch, offset, view)
         return first
 
     def _copy(self, stretch: _Stretch, offset: int, buffer: Buffer) -> None:
@@ -199,5 +218,6 @@ class Assembly:
                 self._unfinished -= 1
 
     def _opened(self, file: _File) -> Target:
-        self._files[id(file)] = file
-        return file.open()
+        with self._opening:
+            self._files[id(file)] = file
+            return file.open().target

@@ -6,7 +6,6 @@ from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
-from msgspec import structs
 from msgspec.json import Decoder
 
 from archiver.catalog.lines import encode_lines
@@ -54,7 +53,7 @@ class BackupLists:
         self._contents = self._feed(place.contents, CONTENTS, [vault])
         self._resources = ExitStack()
         self._stored: dict[str, int] = {}
-        self.totals = Totals(environments=0, files=0, plaintext_bytes=0, objects=0, stored_bytes=0, warnings=0)
+        self._counts = dict.fromkeys(Totals.__struct_fields__, 0)
 
     def __enter__(self) -> Self:
         with ExitStack() as resources:
@@ -73,11 +72,11 @@ class BackupLists:
         for record in records:
             match record:
                 case EnvironmentRecord():
-                    self._count(environments=1)
+                    self._counts["environments"] += 1
                 case FileRecord():
-                    self._count(files=1)
+                    self._counts["files"] += 1
                 case WarningRecord():
-                    self._count(warnings=1)
+                    self._counts["warnings"] += 1
                     self._reporter.warn(f"media/{record.path}: {record.reason}")
             self._contents.put(record)
             if isinstance(record, FileRecord | DirectoryRecord | SymlinkRecord) and record.mtime_ns in LIMITS:
@@ -86,10 +85,16 @@ class BackupLists:
     def register(self, record: ObjectRecord, key: str | None = None) -> None:
         """This object belongs to the backup; it lies at ``key``, where this is not one of the backup's own objects."""
         key = key or object_key(self._place.retention_class, self._place.source, record.id, record.kind)
-        self._count(objects=1, plaintext_bytes=record.plaintext_size, stored_bytes=record.stored_size)
+        self._counts["objects"] += 1
+        self._counts["plaintext_bytes"] += record.plaintext_size
+        self._counts["stored_bytes"] += record.stored_size
         self._stored[key] = record.stored_size
         self._objects.put(record)
         self._placement.put(PlacementRecord(id=record.id, key=key))
+
+    @property
+    def totals(self) -> Totals:
+        return Totals(**self._counts)
 
     @property
     def contents(self) -> Digest:
@@ -109,11 +114,6 @@ class BackupLists:
             place.placement: self._placement,
         }
         return self._stored | {key: feed.result.stored.size for key, feed in feeds.items()}
-
-    def _count(self, **counts: int) -> None:
-        self.totals = structs.replace(
-            self.totals, **{name: getattr(self.totals, name) + count for name, count in counts.items()}
-        )
 
     def _feed(self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient]) -> Feed[R, Written]:
         def write(records: Iterator[R]) -> Written:

@@ -1,5 +1,6 @@
 """Objects on their way in: an age file around zstd frames, of which any may be had."""
 
+import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,10 @@ PIECE = 128 * CHUNK
 a few stored bytes may grow to any size."""
 _TAIL = 2 * CHUNK
 """How much is fetched from the end, to read the seek table: enough for one of 16,000 frames."""
+
+_KEPT = 2 * PIECE
+"""What a thread keeps at most for what it decrypts."""
+_local = threading.local()
 
 Frame = tuple[int, Buffer]
 """Offset in the object's plaintext, and the plaintext of one frame."""
@@ -81,17 +86,13 @@ class StoredKey:
             age = AgeReader(view[:MAX_HEAD], self.size, self.identities)
             return OpenObject(self.key, bytes(view[: age.payload_offset]), age, _read_table(age, take))
 
-    def fetch(self, offset: int, size: int, carried: int = 0) -> bytearray:
-        """``size`` stored bytes from ``offset`` on, with room for ``carried`` bytes before them.
+    def fetch(self, offset: int, size: int) -> Buffer:
+        """``size`` stored bytes from ``offset`` on.
 
         Raises ``IntegrityError`` when the object is missing, and ``RefusedError`` when it is archived.
         """
-        buffer = bytearray(carried + size)
-        filled = carried
         try:
-            for piece in self.store.read(self.key, offset, size) if size else ():
-                buffer[filled : filled + len(piece)] = piece
-                filled += len(piece)
+            return _together(self.store.read(self.key, offset, size), size) if size else b""
         except NotFoundError as error:
             # A list or a manifest names it: the backup is damaged, not absent.
             raise IntegrityError(
@@ -106,7 +107,6 @@ class StoredKey:
                 hint="archiver restore --thaw asks for what it needs, waits for some hours, and restores; what was "
                 "thawed can then be read for some days.",
             ) from error
-        return buffer
 
     def _is_archived(self) -> bool:
         try:
@@ -146,19 +146,20 @@ class OpenObject:
             fetched = max(fetched, offset + size)
             yield Piece(frames, start, length, offset + carried, size - carried, carried)
 
-    def decode(self, piece: Piece, stored: bytearray) -> list[Frame]:
-        """The frames of ``piece`` out of its ``stored`` bytes, the carried ones included, which are freed."""
+    def decode(self, piece: Piece, carried: Buffer, stored: list[Buffer]) -> list[Frame]:
+        """The frames of ``piece`` out of its ``carried`` bytes and of its others, which are taken out of ``stored``: so
+        they are freed as soon as they are decrypted."""
         with naming(self.key):
-            opened = self.age.open_range(piece.start, piece.length, stored)
-            stored.clear()
+            opened = self.age.open_range(piece.start, piece.length, stored.pop(), before=carried, room=_room)
             return self._decompress(piece.frames, piece.start, opened)
 
-    def decode_whole(self, frames: Sequence[int], stored: bytearray) -> list[Frame]:
-        """``frames`` out of all ``stored`` bytes of the object, which are freed and whose end is proven as well."""
-        with naming(self.key), memoryview(stored) as view, view[self.age.payload_offset :] as payload:
-            opened = self.age.open_range(0, self.age.plaintext_size, payload)
-        stored.clear()
+    def decode_whole(self, frames: Sequence[int], stored: list[Buffer]) -> list[Frame]:
+        """``frames`` out of all bytes of the object, which are taken out of ``stored`` and whose end is proven as
+        well."""
         with naming(self.key):
+            payload = memoryview(stored.pop())[self.age.payload_offset :]
+            opened = self.age.open_range(0, self.age.plaintext_size, payload, room=_room)
+            del payload
             return self._decompress(frames, 0, opened)
 
     def _decompress(self, frames: Sequence[int], start: int, compressed: memoryview) -> list[Frame]:
@@ -172,6 +173,29 @@ class OpenObject:
             )
             for index in frames
         ]
+
+
+def _together(pieces: Iterator[Buffer], size: int) -> Buffer:
+    """The ``size`` bytes that ``pieces`` have. Mostly it is one, which is not copied."""
+    first = next(pieces, b"")
+    buffer = first if len(first) == size else bytearray(first).ljust(size, b"\0")
+    rest = memoryview(buffer)[len(first) :]
+    # To the end in any case: there the store says what was wrong, and has its connection back.
+    for piece in pieces:
+        rest[: len(piece)] = piece
+        rest = rest[len(piece) :]
+    return buffer
+
+
+def _room(size: int) -> memoryview:
+    """``size`` bytes for what this thread decrypts, until it decrypts the next. A new buffer each time would be filled
+    with zeros first."""
+    if size > _KEPT:
+        return memoryview(bytearray(size))
+    room: memoryview | None = getattr(_local, "room", None)
+    if room is None or len(room) < size:
+        room = _local.room = memoryview(bytearray(size))
+    return room[:size]
 
 
 def _read_table(age: AgeReader, read: Callable[[int, int], Buffer]) -> SeekTable:

@@ -60,7 +60,8 @@ class _Task:
     wanted: Wanted
     offset: int
     size: int
-    decode: Callable[[bytearray], _Opened]
+    decode: Callable[[Buffer, list[Buffer]], _Opened]
+    """Of the stored bytes that the piece before it has as well, and of its own."""
     carried: int = 0
     head: Buffer = b""
     """Stored bytes before the first piece: they belong to the hash."""
@@ -103,12 +104,12 @@ def read_objects(
 
     Memory: at most 5 pieces of stored bytes that are being fetched or wait, and ``workers + 1`` that are being
     decrypted or decompressed, of twice their size, or wait for the consumer; the consumer has one. A piece has about
-    8 MiB.
+    8 MiB. Each of the ``workers`` threads keeps the memory that it decrypts to.
     """
 
-    def decode(item: tuple[_Task, bytearray, Meter]) -> tuple[_Task, _Opened, Meter]:
-        task, stored, meter = item
-        opened = task.decode(stored)
+    def decode(item: tuple[_Task, Buffer, list[Buffer], Meter]) -> tuple[_Task, _Opened, Meter]:
+        task, carried, stored, meter = item
+        opened = task.decode(carried, stored)
         for offset, plaintext in opened.frames:
             early(task.number, offset, plaintext)
         return task, opened, meter
@@ -151,34 +152,36 @@ def _pieces(number: int, item: Wanted, opened: OpenObject) -> Iterator[_Task]:
         yield _Task(number, item, piece.offset, piece.size, decode, piece.carried, opened.head if first else b"", last)
 
 
-def _fetch(task: _Task) -> tuple[_Task, bytearray]:
-    return task, task.wanted.stored.fetch(task.offset, task.size, task.carried)
+def _fetch(task: _Task) -> tuple[_Task, Buffer]:
+    return task, task.wanted.stored.fetch(task.offset, task.size)
 
 
 def _in_order(
-    fetched: Generator[tuple[_Task, bytearray], None, None], advance: Callable[[int], None]
-) -> Generator[tuple[_Task, bytearray, Meter], None, None]:
-    """Hash what has arrived, and give each piece the bytes that it shares with the one before it."""
+    fetched: Generator[tuple[_Task, Buffer], None, None], advance: Callable[[int], None]
+) -> Generator[tuple[_Task, Buffer, list[Buffer], Meter], None, None]:
+    """Hash what has arrived, and give each piece the bytes that it shares with the one before it: at most a chunk."""
     meter, shared = Meter(), b""
     with closing(fetched):
         for task, stored in fetched:
             meter.update(task.head)
-            meter.update(memoryview(stored)[task.carried :])
+            meter.update(stored)
             advance(task.size)
-            if task.carried:
-                stored[: task.carried] = shared[-task.carried :]
-            shared = bytes(memoryview(stored)[-SEALED_CHUNK:])
-            yield task, stored, meter
+            carried = shared[-task.carried :] if task.carried else b""
+            # A piece may be less than a chunk, or nothing beyond what the one before it has.
+            shared = (shared + bytes(memoryview(stored)[-SEALED_CHUNK:]))[-SEALED_CHUNK:]
+            taken = [stored]
+            del stored
+            yield task, carried, taken, meter
             if task.last:
                 meter = Meter()
 
 
-def _decode_piece(opened: OpenObject, piece: Piece, complete: bool, stored: bytearray) -> _Opened:
-    return _Opened(opened.decode(piece, stored), complete)
+def _decode_piece(opened: OpenObject, piece: Piece, complete: bool, carried: Buffer, stored: list[Buffer]) -> _Opened:
+    return _Opened(opened.decode(piece, carried, stored), complete)
 
 
-def _decode_whole(item: Wanted, stored: bytearray) -> _Opened:
-    opened = item.stored.open_whole(stored)
+def _decode_whole(item: Wanted, _: Buffer, stored: list[Buffer]) -> _Opened:
+    opened = item.stored.open_whole(stored[0])
     everything = range(opened.table.frames)
     if opened.table.plaintext_size > PIECE:
         raise IntegrityError(

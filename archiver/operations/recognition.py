@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from blake3 import blake3
 from msgspec import structs
 
-from archiver.filesystem import Identity, read_region
+from archiver.filesystem import ROOT, Identity, read_region
 from archiver.operations.remembered import RememberedFile, now_ns, remembered
 from archiver.operations.reuse import Reuse, Usable
 from archiver.sources.entries import FileEntry, Found, UnreadableError
@@ -55,6 +55,10 @@ class Recognition:
         known: Iterator[tuple[bytes, RememberedFile | None]] = self._reuse.memory.files()
         path, file = next(known, _END)
         for entry in self._tree.walk():
+            if entry.path == ROOT:
+                # Comes first, not where its name belongs: names that begin with ! or - sort before it.
+                yield entry
+                continue
             while file is not None and path < entry.path:
                 self._missed(path, file)
                 path, file = next(known, _END)

@@ -146,7 +146,7 @@ class Memory:
             try:
                 yield path, _FILE.decode(value)
             except (msgspec.MsgspecError, FormatError) as error:
-                self._discard(error)
+                self._discard(self._nonsense(error))
                 return
 
     def objects(self) -> dict[str, RememberedObject]:
@@ -156,7 +156,7 @@ class Memory:
             try:
                 found[key.hex()] = _OBJECT.decode(value)
             except msgspec.MsgspecError as error:
-                self._discard(error)
+                self._discard(self._nonsense(error))
                 return {}
         return found
 
@@ -194,7 +194,9 @@ class Memory:
             if state is not None:
                 yield from state.items(name)
         except StateError as error:
-            self._give_up(error)
+            # Where another thread has given up meanwhile, it is closed, not damaged.
+            if self._state is not None:
+                self._discard(error)
 
     def _write(self, changes: Iterable[Change]) -> None:
         state = self._state
@@ -214,9 +216,12 @@ class Memory:
     def _tell(self, error: StateError) -> None:
         self._reporter.warn(f"unchanged files cannot be remembered: {error.message}")
 
-    def _discard(self, error: Exception) -> None:
-        """What is remembered is nonsense: the next run begins anew."""
-        self._give_up(StateError(f"{self._path} holds what no version writes: {error}"))
+    def _nonsense(self, error: Exception) -> StateError:
+        return StateError(f"{self._path} holds what no version writes: {error}")
+
+    def _discard(self, error: StateError) -> None:
+        """What is remembered cannot be read: the next run begins anew."""
+        self._give_up(error)
         try:
             remove_state(self._path)
         except StateError as refused:

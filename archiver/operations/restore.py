@@ -6,6 +6,7 @@ of each environment, its entry counts. Only then is it moved into place, file by
 """
 
 import fcntl
+import gc
 import os
 import shutil
 import time
@@ -76,7 +77,8 @@ def restore(
             resources.enter_context(_staging(root, backup))
         # Held from before the first byte is written: only so does each hear of an error that the disk has.
         systems = [resources.enter_context(FileSystem(root)) for root in plan.roots]
-        _fetch(archive, plan, reporter)
+        with _collecting_only_what_is_new():
+            _fetch(archive, plan, reporter)
         reporter.phase("sync")
         for system in {system.device: system for system in systems}.values():
             system.sync()
@@ -152,6 +154,20 @@ def _remove(staging: Path) -> None:
         shutil.rmtree(staging)
 
 
+@contextmanager
+def _collecting_only_what_is_new() -> Iterator[None]:
+    """Within the block, Python looks for garbage only among what was made in it.
+
+    Records of thousands of files that wait for their objects make it look again and again, each time through every
+    module that was ever loaded: that took a tenth of the processor time.
+    """
+    gc.freeze()
+    try:
+        yield
+    finally:
+        gc.unfreeze()
+
+
 def _fetch(archive: Archive, plan: Plan, reporter: Reporter) -> None:
     """Put every selected file together in the staging directories, each proven by its hash."""
     total = plan.environment_bytes + plan.fetch_bytes
@@ -189,7 +205,9 @@ def _stage(record: MediaRecord, sink: MediaSink, assembly: Assembly, plan: Plan)
     match record:
         case FileRecord():
             if not plan.is_unchanged(record):
-                assembly.add(record.extents, partial(_open_file, sink, record))
+                whole = len(record.extents) == 1 and record.extents[0].length == record.size
+                put = partial(sink.put, record) if whole else None
+                assembly.add(record.extents, partial(_open_file, sink, record), put)
         case DirectoryRecord():
             sink.directory(record)
         case SymlinkRecord():

@@ -92,6 +92,8 @@ class Plan:
     selected: Callable[[str], bool]
     layout: Layout
     owners: OwnerMap = by_name
+    everything: bool = False
+    """Whether ``selected`` is true of all that there is."""
     environments: list[EnvironmentRecord] = field(default_factory=list)
     has_media: bool = False
     stand_ins: StandIns = field(default_factory=dict)
@@ -134,7 +136,12 @@ class Plan:
 
 def selected_media(archive: Archive, plan: Plan) -> Iterator[MediaRecord]:
     """The media records that ``plan`` needs; reads contents anew, and proves them at its end."""
-    return select(_media(archive, plan.backup), plan.selected, plan.stand_ins)
+    return _chosen(plan, _media(archive, plan.backup))
+
+
+def _chosen(plan: Plan, media: Iterator[MediaRecord]) -> Iterator[MediaRecord]:
+    # To select costs as much as to decode.
+    return media if plan.everything else select(media, plan.selected, plan.stand_ins)
 
 
 def _media(archive: Archive, backup: Backup) -> Iterator[MediaRecord]:
@@ -147,12 +154,12 @@ def plan_restore(
     archive: Archive, backup: Backup, layout: Layout, only: Sequence[str] = (), owners: OwnerMap = by_name
 ) -> Plan:
     """Read all of contents and decide; raises ``NotFoundError`` when ``only`` selects nothing."""
-    plan = Plan(backup, selector(only), layout, owners)
+    plan = Plan(backup, selector(only), layout, owners, everything=not only)
     media = _note_environments(archive, plan)
     if only:
         plan.stand_ins = find_stand_ins(media, plan.selected)
         media = _media(archive, backup)
-    _note_media(plan, select(media, plan.selected, plan.stand_ins))
+    _note_media(plan, _chosen(plan, media))
     if plan.has_media and _occupied(plan.layout.landing(MEDIA).final):
         _note_unchanged(plan, selected_media(archive, plan))
     if not plan.environments and not plan.has_media:

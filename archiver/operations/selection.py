@@ -37,7 +37,8 @@ def select(records: Iterable[MediaRecord], selected: Selected, stand_ins: StandI
         elif isinstance(record, HardLinkRecord) and record.target_bytes in stand_ins:
             continue
         elif selected(item_path(record)):
-            yield from _directories_above(record.path_bytes, above)
+            if above:
+                yield from _directories_above(record.path_bytes, above)
             yield record
         elif isinstance(record, DirectoryRecord):
             above[record.path_bytes] = record

@@ -23,7 +23,7 @@ connection or an interrupted restore repeats little."""
 CREATES = 3
 """Objects that are being created at a time: while one waits for the store's word that it is complete, the next is
 sent. Those that were sealed since wait in the spool."""
-MEMORY = 32 * 1024 * 1024
+MEMORY = 24 * 1024 * 1024
 """Sealed bytes that wait in memory; beyond that they wait on disk."""
 
 
@@ -77,11 +77,12 @@ class Uploads:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        waiting = self._spool.waiting
-        # Less is there in a moment.
-        if error is None and waiting > MEMORY:
-            self._all_read = True
-            self._reporter.phase(UPLOAD, waiting)
+        try:
+            if error is None:
+                self._announce()
+        except BaseException as problem:
+            self._resources.__exit__(type(problem), problem, problem.__traceback__)
+            raise
         self._resources.__exit__(kind, error, trace)
 
     def write(self, kind: ObjectKind, plaintext: Iterable[Buffer], *, pinned: bool = False) -> ObjectRecord:
@@ -115,6 +116,8 @@ class Uploads:
             ) as sealed:
                 for part in sealed.parts:
                     queue.put(part)
+                    # Not held while the next one is sealed.
+                    del part
         except BaseException:
             queue.fail()
             raise
@@ -128,6 +131,13 @@ class Uploads:
         )
         queue.end()
         return record
+
+    def _announce(self) -> None:
+        """Tell of what is still to be sent, unless that is there in a moment."""
+        waiting = self._spool.waiting
+        if waiting > MEMORY:
+            self._all_read = True
+            self._reporter.phase(UPLOAD, waiting)
 
     def _taken(self, count: int) -> None:
         """Before everything was read, progress is what has been read."""

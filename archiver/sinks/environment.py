@@ -11,7 +11,7 @@ from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, decode_t
 from archiver.environment.databases import Database
 from archiver.environment.locks import LOCK_FILE, LockState, inspect_lock
 from archiver.environment.meta import DATA_FILE, read_meta
-from archiver.environment.verification import check_databases, copy_again, count_entries, verify_structure
+from archiver.environment.verification import check_databases, count_entries, verify_structure
 from archiver.errors import BusyError, IntegrityError, SourceError, TargetError
 from archiver.filesystem import sync_directory
 from archiver.sinks.files import StagedFile
@@ -56,9 +56,10 @@ class EnvironmentSink:
     def finish(self, *, thorough: bool = False) -> Path:
         """Prove that data.mdb is what the record says, and return its path; it is durable once its file system is.
 
-        Raises ``IntegrityError`` unless hash, page size, structure, databases, flags and entry counts all agree. Only
-        then does it get the recorded mode; until then nobody else can read it. The structure is proven by letting LMDB
-        copy it once more, ``thorough`` or where that fails by a look at every page.
+        Raises ``IntegrityError`` unless hash, page size, databases, flags and entry counts all agree. Only then does it
+        get the recorded mode; until then nobody else can read it. Every page is looked at only if ``thorough``: the
+        hash proves that these are the bytes that LMDB wrote when it walked the environment for the backup. Where LMDB
+        cannot open them, or counts otherwise, a look at every page is to tell why.
         """
         self._file.finish(self._record.blake3)
         meta = read_meta(self.path)
@@ -68,7 +69,9 @@ class EnvironmentSink:
                 f"got {meta.size} in pages of {meta.page_size}"
             )
         try:
-            databases = _examine(self.path) if thorough else _walk(self.path, self._record.blake3)
+            if thorough:
+                verify_structure(self.path)
+            self._check_databases()
         except IntegrityError as error:
             # The hash has proven that these are the bytes that LMDB copied: the operator must have a way to them.
             error.hint = (
@@ -76,25 +79,20 @@ class EnvironmentSink:
                 f"archiver cat BACKUP {self._record.name}/{DATA_FILE} > {DATA_FILE}."
             )
             raise
-        check_databases(self.path, databases, [_expected(record) for record in self._record.databases])
         self.path.chmod(self._record.mode & 0o777)
         return self.path
 
-
-def _examine(data: Path) -> tuple[Database, ...]:
-    verify_structure(data)
-    return count_entries(data)
-
-
-def _walk(data: Path, blake3: str) -> tuple[Database, ...]:
-    try:
-        copied, databases = copy_again(data)
-    except (IntegrityError, SourceError) as error:
-        # It says what is wrong, and where.
-        verify_structure(data)
-        raise IntegrityError(f"{data} is corrupt: {error.message}") from error
-    # LMDB takes no offence at some damage, and mends it in its copy.
-    return databases if copied == blake3 else _examine(data)
+    def _check_databases(self) -> None:
+        expected = [_expected(record) for record in self._record.databases]
+        try:
+            check_databases(self.path, count_entries(self.path), expected)
+        except IntegrityError:
+            # It says what is wrong, and where, if there is damage.
+            verify_structure(self.path)
+            raise
+        except SourceError as error:
+            verify_structure(self.path)
+            raise IntegrityError(f"{self.path} cannot be opened: {error.message}") from error
 
 
 def refuse_live(directory: Path) -> None:

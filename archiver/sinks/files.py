@@ -15,6 +15,7 @@ from archiver.buffers import Buffer
 from archiver.catalog.records import FileRecord
 from archiver.errors import ArchiverError, FormatError, IntegrityError, TargetError
 from archiver.filesystem import NOT_FOLLOWED, Beneath, data_regions, hash_zeros, read_region
+from archiver.sinks.direct import DirectFile, whole_pages
 from archiver.sinks.durability import begin_writing, sync_file
 from archiver.sinks.owners import OwnerMap, is_dressed
 
@@ -27,10 +28,11 @@ class StagedFile:
     """A new file of ``size`` bytes at ``path``, readable by this user only until it is finished.
 
     ``path`` is relative to the open directory ``dir_fd`` where one is given; ``name`` is what messages call it.
-    Blocks of zeros are not written, so the file is as sparse as its content allows. ``finish`` ends it: until then the
-    file proves nothing. ``dress`` is called with the descriptor when the content has been proven. Nothing is removed
-    after a failure: whoever made the staging directory removes it. Errors: ``TargetError``; ``IntegrityError`` when
-    the path exists already, because a catalog names each path once.
+    Blocks of zeros are not written, so the file is as sparse as its content allows. Large stretches go past the page
+    cache where the file system can do that (direct.py). ``finish`` ends it: until then the file proves nothing.
+    ``dress`` is called with the descriptor when the content has been proven. Nothing is removed after a failure:
+    whoever made the staging directory removes it. Errors: ``TargetError``; ``IntegrityError`` when the path exists
+    already, because a catalog names each path once.
     """
 
     def __init__(
@@ -53,6 +55,7 @@ class StagedFile:
             )
         except OSError as error:
             raise translation(self._name, error) from error
+        self._direct = DirectFile(self._descriptor, size)
 
     def __enter__(self) -> Self:
         return self
@@ -60,6 +63,7 @@ class StagedFile:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self._direct.close()
         os.close(self._descriptor)
 
     def write_at(self, offset: int, buffer: Buffer) -> None:
@@ -69,12 +73,10 @@ class StagedFile:
         if offset + len(view) > self.size:
             raise FormatError(f"{self._name}: data up to byte {offset + len(view)}, expected {self.size} bytes")
         try:
-            for first, last in _data_runs(view):
-                _write(self._descriptor, view[first:last], offset + first)
+            for first, last in data_runs(view):
+                self._put(view[first:last], offset + first)
         except OSError as error:
             raise translation(self._name, error) from error
-        if len(view) >= _WORTH_A_HINT:
-            begin_writing(self._descriptor, offset, len(view))
 
     def observe(self, offset: int, buffer: Buffer) -> None:
         """Hash what was written to ``offset``, from one thread. Where offsets ascend, ``finish`` need not read it."""
@@ -94,15 +96,21 @@ class StagedFile:
                 os.ftruncate(self._descriptor, self.size)
             found = self._digest()
             if found != blake3_hex:
-                raise IntegrityError(
-                    f"{self._name}: restored content hashes to {found}, expected {blake3_hex}",
-                    hint="Restore it from another backup or another copy of this one.",
-                )
+                raise damage(self._name, found, blake3_hex)
             if self._dress is not None:
                 self._dress(self._descriptor)
             sync_file(self._descriptor)
         except (OSError, OverflowError) as error:
             raise translation(self._name, error) from error
+
+    def _put(self, view: memoryview, offset: int) -> None:
+        # No page goes both ways: one that two writes share is whole in neither of them.
+        start, end = whole_pages(offset, len(view))
+        end = start + self._direct.write(view[start:end], offset + start)
+        for first, last in ((0, start), (end, len(view))):
+            write_all(self._descriptor, view[first:last], offset + first)
+            if last - first >= _WORTH_A_HINT:
+                begin_writing(self._descriptor, offset + first, last - first)
 
     def _digest(self) -> str:
         if self._hasher is None or not self._hashed:
@@ -157,6 +165,14 @@ def translation(name: str, error: OSError | OverflowError) -> ArchiverError:
     return TargetError(f"{name}: cannot be written: {(error.strerror or str(error)).lower()}")
 
 
+def damage(name: str, found: str, expected: str) -> IntegrityError:
+    """The error for content with another BLAKE3 than the catalog says."""
+    return IntegrityError(
+        f"{name}: restored content hashes to {found}, expected {expected}",
+        hint="Restore it from another backup or another copy of this one.",
+    )
+
+
 def conflict(name: str) -> IntegrityError:
     """The error for a catalog that wants two things at ``name``."""
     return IntegrityError(
@@ -165,14 +181,15 @@ def conflict(name: str) -> IntegrityError:
     )
 
 
-def _write(descriptor: int, view: memoryview, offset: int) -> None:
+def write_all(descriptor: int, view: memoryview, offset: int) -> None:
+    """Write ``view`` to ``offset``, however many calls that takes."""
     while view:
         written = os.pwrite(descriptor, view, offset)
         view = view[written:]
         offset += written
 
 
-def _data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
+def data_runs(view: memoryview) -> Iterator[tuple[int, int]]:
     """The stretches (start, end) of ``view`` outside its blocks of zeros."""
     start = None
     block = len(_ZEROS)

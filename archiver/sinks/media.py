@@ -6,12 +6,14 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from archiver.buffers import Buffer
 from archiver.catalog.records import DirectoryRecord, FileRecord, HardLinkRecord, SymlinkRecord
 from archiver.errors import IntegrityError, TargetError
 from archiver.filesystem import ROOT, Beneath, printable
 from archiver.sinks.durability import sync_file
 from archiver.sinks.files import StagedFile, conflict, translated
 from archiver.sinks.owners import OwnerMap, by_name, dress
+from archiver.sinks.small import put_file
 
 
 class MediaSink:
@@ -69,6 +71,16 @@ class MediaSink:
                     name=printable(path),
                     dress=lambda descriptor: dress(descriptor, record, self._owners),
                 )
+
+    def put(self, record: FileRecord, content: Buffer) -> None:
+        """Make a whole regular file of its ``content``, which is proven first."""
+        try:
+            put_file(self._tree, record, content, self._owners)
+        except FileNotFoundError:
+            path = record.path_bytes
+            with translated(printable(path)):
+                self._make(_parent(path))
+                put_file(self._tree, record, content, self._owners)
 
     def symlink(self, record: SymlinkRecord) -> None:
         """Note a symbolic link, to be made by ``finish``."""

@@ -48,9 +48,15 @@ def give(path: Path, record: Inode, owners: OwnerMap) -> None:
 
 
 def dress(descriptor: int, record: FileRecord | DirectoryRecord, owners: OwnerMap) -> None:
-    """Give the open file or directory its recorded owner, mode and time."""
+    """Give the open file or directory its recorded owner, mode and time: what it has already is not set again."""
+    status = os.fstat(descriptor)
     owner = owners(record) if os.geteuid() == 0 else None
-    set_attributes(descriptor, owner, record.mode, record.mtime_ns)
+    if owner == (status.st_uid, status.st_gid):
+        owner = None
+    if owner is not None or stat.S_IMODE(status.st_mode) != record.mode:
+        set_attributes(descriptor, owner, record.mode, record.mtime_ns)
+    else:
+        os.utime(descriptor, ns=(record.mtime_ns, record.mtime_ns))
 
 
 def is_dressed(status: os.stat_result, record: FileRecord, owners: OwnerMap) -> bool:

@@ -1,5 +1,6 @@
 """Packs: the small files of a batch as one POSIX pax tar that GNU tar extracts as it is."""
 
+import errno
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
@@ -10,7 +11,7 @@ from blake3 import blake3
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, FileRecord
-from archiver.filesystem import advise, read_whole
+from archiver.filesystem import advise, read_region
 from archiver.sources.entries import FileEntry, HardLinkEntry, HardLinks, Skipped, UnreadableError, explain
 from archiver.sources.media import PACK_LIMIT, MediaTree
 from archiver.sources.tar import END, padding, tar_header
@@ -21,6 +22,8 @@ _AHEAD = 32
 so; each is little of the system's memory, because it reads ahead no more than about 1 MiB of a file."""
 _STRETCH = 1024 * 1024
 """Bytes of buffers that are joined to one, because whoever takes them has work with each."""
+
+_SCARCE = (errno.EMFILE, errno.ENFILE)
 
 Opened = tuple[int, os.stat_result]
 """The descriptor of a file, and what it was when it was opened."""
@@ -48,7 +51,8 @@ class Member:
 @dataclass(frozen=True, slots=True)
 class _Content:
     file: FileEntry
-    data: bytes
+    blocks: deque[bytes]
+    """Its bytes, each let go as soon as it was passed on: a file has up to 32 MiB."""
     changed: bool
 
 
@@ -60,7 +64,8 @@ class Pack:
     What cannot be read becomes ``Skipped``, and a further name of a stored file a ``HardLinkEntry``; neither is in
     the tar. A file that has grown beyond ``limit`` bytes since it was listed has no outcome here: it is in ``grown``,
     to be read as a ``LargeFile``. ``outcomes`` and ``grown`` are complete when ``buffers()`` is used up.
-    Memory: one file and 1 MiB. The next 32 files are open meanwhile, until ``buffers()`` ends or is closed.
+    Memory: one file and 1 MiB. The next 32 files, or as many as may be, are open meanwhile, until ``buffers()`` ends or
+    is closed.
     """
 
     def __init__(
@@ -96,13 +101,19 @@ class Pack:
         for content in chain(first, self._contents):
             file = content.file
             header = tar_header(file)
-            digest = blake3(content.data).hexdigest()
+            hasher = blake3()
+            for block in content.blocks:
+                hasher.update(block)
+            digest = hasher.hexdigest()
+            # Else the loop's variable would hold the last block of the file while the next one is read.
+            block = b""
             offset += len(header)
             self.outcomes[file.path] = Member(file, offset, digest, content.changed)
             zeros = padding(file.size)
             offset += file.size + len(zeros)
             yield header
-            yield content.data
+            while content.blocks:
+                yield content.blocks.popleft()
             yield zeros
         yield END
 
@@ -129,7 +140,13 @@ class Pack:
         waiting: deque[tuple[FileEntry, Opened | Skipped | HardLinkEntry]] = deque()
         try:
             for file in files:
-                waiting.append((file, self._links.find(file) or self._open(file)))
+                try:
+                    opened = self._links.find(file) or self._open(file)
+                except _ScarceError:
+                    while waiting:
+                        yield waiting.popleft()
+                    opened = self._open(file, last=True)
+                waiting.append((file, opened))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft()
             while waiting:
@@ -138,10 +155,13 @@ class Pack:
             for _, opened in waiting:
                 _close(opened)
 
-    def _open(self, file: FileEntry) -> Opened | Skipped:
+    def _open(self, file: FileEntry, *, last: bool = False) -> Opened | Skipped:
+        """Raises ``_ScarceError`` where too many files are open, unless none of ours is: ``last``."""
         try:
             opened = self._tree.open_file(file.path)
         except UnreadableError as error:
+            if not last and isinstance(error.__cause__, OSError) and error.__cause__.errno in _SCARCE:
+                raise _ScarceError from error
             return error.skipped
         if file.size:
             advise(opened[0], file.size, os.POSIX_FADV_WILLNEED)
@@ -155,19 +175,24 @@ class Pack:
                 if status.st_size > self._limit:
                     self.grown.append(FileEntry.of(path, status))
                     return None
-                data = read_whole(descriptor, status.st_size)
+                blocks = deque(read_region(descriptor, 0, status.st_size))
+                size = sum(map(len, blocks))
                 after = os.fstat(descriptor)
-                changed = (after.st_size, after.st_mtime_ns) != (len(data), status.st_mtime_ns)
+                changed = (after.st_size, after.st_mtime_ns) != (size, status.st_mtime_ns)
                 if not changed or attempt == _ATTEMPTS:
                     file = FileEntry.of(path, status)
-                    if file.size != len(data):
-                        file = replace(file, size=len(data))
-                    return _Content(file, data, changed)
+                    if file.size != size:
+                        file = replace(file, size=size)
+                    return _Content(file, blocks, changed)
                 status = after
         except OSError as error:
             raise UnreadableError(path, explain(error)) from error
         finally:
             os.close(descriptor)
+
+
+class _ScarceError(Exception):
+    """The process or the system has as many files open as it may."""
 
 
 def _close(opened: Opened | Skipped | HardLinkEntry) -> None:

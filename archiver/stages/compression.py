@@ -10,12 +10,13 @@ HIGHEST = 6
 HIGHEST_PINNED = 3
 """A pin should end as fast as the processors allow, whatever the store does."""
 START = 3
-FRAMES_PER_STEP = 8
-"""How many frames a level is kept before the next decision, so that what it did to the queue can be seen."""
+FRAMES_PER_STEP = 2
+"""How many frames a level is kept before the next decision: few, so that a run of some hundred megabytes is not over
+before the level fits."""
 FEW = 32 * 1024 * 1024
 MANY = 128 * 1024 * 1024
 """Bytes that wait for the store. At most ``FEW``: it takes what it gets. At least ``MANY``: it is what the run waits
-for. Parts have up to 16 MiB, so a part that comes or goes does not cross from one to the other."""
+for. Parts have 8 MiB, so a part that comes or goes does not cross from one to the other."""
 
 _NAMED = {"fast": 1, "balanced": 3, "best": 12}
 

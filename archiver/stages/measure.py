@@ -40,6 +40,7 @@ def counted(
         if advance is not None:
             advance(len(buffer))
         yield buffer
+        del buffer
 
 
 def measured(buffers: Iterable[Buffer], meter: Meter) -> Generator[Buffer, None, None]:
@@ -47,3 +48,5 @@ def measured(buffers: Iterable[Buffer], meter: Meter) -> Generator[Buffer, None,
     for buffer in buffers:
         meter.update(buffer)
         yield buffer
+        # Not held while the next one is made: a part has megabytes.
+        del buffer

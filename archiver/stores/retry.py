@@ -87,7 +87,7 @@ class Retry:
                 late = now + delay > first_failure + self.budget
                 if exhausted or late or work.abandoned or not self.is_transient(error):
                     raise
-                limit = f"for up to {self.budget:.0f} s" if patient else f"of {self.attempts} times"
+                limit = f"times, goes on for up to {self.budget:.0f} s" if patient else f"of {self.attempts} times"
                 # A single failure is everyday; a person who waits wants to know of more.
                 level = logging.INFO if failures == 1 else logging.WARNING
                 logger.log(level, "%s; again in %.1f s (failed %d %s)", describe(error), delay, failures, limit)

@@ -33,6 +33,7 @@ class S3Copier:
         are copied.
         """
         connection = self._connection
+        work = connection.work.current()
         head = self._creation.head(source, with_checksum=True)
         if availability_in_truth(connection, source, head) != "ready":
             raise RefusedError(
@@ -52,7 +53,7 @@ class S3Copier:
         }
         client = connection.patient_client() if size >= _LARGE else connection.client
         try:
-            connection.send("s3:PutObject", key, lambda: client.copy_object(**request))
+            connection.send("s3:PutObject", key, lambda: client.copy_object(**request), patient=True, abandonment=work)
         except S3_ERRORS as error:
             if error_code(error) in ("NoSuchKey", "InvalidObjectState"):
                 raise connection.translated(error, "s3:GetObject", source) from error
@@ -61,7 +62,7 @@ class S3Copier:
         try:
             if locks(fields) or is_held(head):
                 self._creation.relock(key, fields)
-            return self._creation.settle(key, fields, checksum, size)
+            return self._creation.settle(key, fields, checksum, size, work)
         except NotFoundError as error:
             # Of the two conditions, it was not that of the key.
             raise IntegrityError(

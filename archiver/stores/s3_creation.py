@@ -8,6 +8,7 @@ from typing import Any
 
 from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, RefusedError, StorageError
 from archiver.retention.attributes import Attribution
+from archiver.stores.abandonment import Abandonment
 from archiver.stores.base import StoredObject
 from archiver.stores.s3_checksums import compare
 from archiver.stores.s3_connection import S3Connection
@@ -61,17 +62,28 @@ class S3Creation:
             return
         raise AlreadyExistsError(f"{self._connection.place(key)} exists already")
 
-    def head(self, key: str, *, with_checksum: bool = False) -> Any:
+    def head(
+        self, key: str, *, with_checksum: bool = False, patient: bool = False, abandonment: Abandonment | None = None
+    ) -> Any:
         """What the store says of ``key``."""
         client = self._connection.client
         request = self._connection.address(key) | ({"ChecksumMode": "ENABLED"} if with_checksum else {})
-        return self._connection.call("s3:GetObject", key, lambda: client.head_object(**request))
+        return self._connection.call(
+            "s3:GetObject", key, lambda: client.head_object(**request), patient=patient, abandonment=abandonment
+        )
 
-    def settle(self, key: str, fields: Mapping[str, Any], checksum: Mapping[str, str], size: int) -> StoredObject:
+    def settle(
+        self,
+        key: str,
+        fields: Mapping[str, Any],
+        checksum: Mapping[str, str],
+        size: int,
+        abandonment: Abandonment,
+    ) -> StoredObject:
         """What lies under ``key``, if the create with ``fields`` made it; raises ``AlreadyExistsError`` if another one
-        did, and ``NotFoundError`` if none."""
+        did, and ``NotFoundError`` if none. As patient as the create."""
         place = self._connection.place(key)
-        head = self.head(key, with_checksum=bool(checksum))
+        head = self.head(key, with_checksum=bool(checksum), patient=True, abandonment=abandonment)
         if head["Metadata"].get(_NONCE) != fields["Metadata"][_NONCE]:
             raise AlreadyExistsError(f"{place} exists already")
         if head["ContentLength"] != size:

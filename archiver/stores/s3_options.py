@@ -46,7 +46,7 @@ class S3Options:
     """Seconds without progress, after which a request or a part is sent again and a read goes on where it was."""
     attempts: int = 8
     """Of each request that does not upload, the first one included; those that do are repeated for minutes."""
-    part_size: int = 16 * MIB
+    part_size: int = 8 * MIB
     """Bytes; a body of at most one part is sent in one request."""
     uploads: int = 4
     """Parts sent at a time, of all bodies together."""

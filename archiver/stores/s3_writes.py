@@ -74,12 +74,12 @@ class S3Writer:
                 answer = self._connection.send("s3:PutObject", key, attempt, patient=True, abandonment=abandonment)
         except S3_ERRORS as error:
             if is_precondition_failure(error):
-                return self._settle(key, fields, checksum, len(data))
+                return self._settle(key, fields, checksum, len(data), abandonment)
             raise self._connection.translated(error, "s3:PutObject", key) from error
         self._creation.check_encrypted(key, answer)
         compare(place, request, answer)
         if locks(fields):
-            return self._settle(key, fields, checksum, len(data))
+            return self._settle(key, fields, checksum, len(data), abandonment)
         return StoredObject(key, len(data), response_time(answer))
 
     def _upload(self, key: str, parts: Iterator[Buffer], abandonment: Abandonment) -> StoredObject:
@@ -116,7 +116,7 @@ class S3Writer:
                 if not is_precondition_failure(error) and error_code(error) != "NoSuchUpload":
                     raise self._connection.translated(error, "s3:PutObject", key) from error
             # Nothing else tells when the key was made: AWS dates it by the beginning of its upload, others by the end.
-            return self._settle(key, fields, checksum, whole.size)
+            return self._settle(key, fields, checksum, whole.size, abandonment)
 
     def _numbered(self, key: str, parts: Iterator[Buffer], share: Share, abandonment: Abandonment) -> Iterator["_Part"]:
         number = 0
@@ -133,9 +133,16 @@ class S3Writer:
             del data
             yield part
 
-    def _settle(self, key: str, fields: Mapping[str, Any], checksum: Mapping[str, str], size: int) -> StoredObject:
+    def _settle(
+        self,
+        key: str,
+        fields: Mapping[str, Any],
+        checksum: Mapping[str, str],
+        size: int,
+        abandonment: Abandonment,
+    ) -> StoredObject:
         try:
-            return self._creation.settle(key, fields, checksum, size)
+            return self._creation.settle(key, fields, checksum, size, abandonment)
         except NotFoundError as error:
             raise StorageError(f"{self._connection.place(key)} is missing after it was uploaded") from error
 

@@ -24,7 +24,7 @@ _ALLOWED = [
     ("show", _READING),
     ("show --identity card.txt", _READING),
     ("ls latest --identity card.txt", _READING),
-    ("cat latest media/album/2026/note.txt --identity card.txt", _READING),
+    ("cat latest media/album/2026/note.txt --identity card.txt", {*_READING, "ctypes"}),
     ("expire", _READING),
     ("cost --prices prices.toml", _READING),
     ("lifecycle check", _READING),

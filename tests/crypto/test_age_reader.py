@@ -34,6 +34,24 @@ def test_any_range_equals_the_slice(size: int, start: int, length: int) -> None:
     assert read_range(sealed, start, length) == NOISE[start : start + length]
 
 
+@pytest.mark.parametrize(("size", "chunks"), [(3 * CHUNK, 1), (3 * CHUNK, 2), (3 * CHUNK, 3), (CHUNK + 1, 1), (5, 1)])
+def test_the_first_chunks_may_lie_apart_and_the_plaintext_where_there_is_room(size: int, chunks: int) -> None:
+    sealed = seal_bytes(NOISE[:size], [IDENTITY.recipient])
+    reader = AgeReader(sealed[:MAX_HEAD], len(sealed), [IDENTITY])
+    payload = sealed[reader.payload_offset :]
+    before, rest = payload[: chunks * SEALED_CHUNK], payload[chunks * SEALED_CHUNK :]
+    memory = memoryview(bytearray(3 * CHUNK))
+    opened = reader.open_range(0, size, rest, before=before, room=lambda count: memory[:count])
+    assert opened == NOISE[:size] == memory[:size]
+    assert reader.open_range(0, size, rest, before=before) == NOISE[:size]
+    for wrong in (before[:-1] + bytes([before[-1] ^ 1]), bytes(len(before))):
+        with pytest.raises(DecryptionError, match="chunk"):
+            reader.open_range(0, size, rest, before=wrong)
+    for short in (b"", before[1:], before + b"x"):
+        with pytest.raises(FormatError, match="expected"):
+            reader.open_range(0, size, rest, before=short)
+
+
 @pytest.mark.parametrize("size", BOUNDARIES)
 def test_knows_the_sizes_and_asks_for_whole_chunks(size: int) -> None:
     sealed = seal_bytes(NOISE[:size], [IDENTITY.recipient])

@@ -95,6 +95,21 @@ def test_damage_is_an_error_before_lmdb_touches_the_file(
         State(path, STAMP, MAPS)
 
 
+def test_a_byte_that_changed_within_any_entry_is_damage(path: Path) -> None:
+    entries = {b"key-%03d" % number: b"<value-%03d>" % number for number in range(200)}
+    fill(path, entries)
+    whole = (path / "data.mdb").read_bytes()
+    for found in (b"<value-007>", b"<value-150>"):
+        assert found in whole
+        (path / "data.mdb").write_bytes(whole.replace(found, found.replace(b"value", b"valve")))
+        with State(path, STAMP, MAPS) as state, pytest.raises(StateError, match="an entry of files is damaged"):
+            list(state.items("files"))
+    # Another key in the same place, and in order.
+    (path / "data.mdb").write_bytes(whole.replace(b"key-199", b"key-299"))
+    with State(path, STAMP, MAPS) as state, pytest.raises(StateError, match="an entry of files is damaged"):
+        list(state.items("files"))
+
+
 def test_one_of_another_version_is_refused_and_can_be_removed(path: Path) -> None:
     fill(path, {b"a": b"1"})
     with pytest.raises(StateError, match="is of another version, source or destination"):

@@ -3,6 +3,8 @@
 The hook runs before the operation, so the one that is named is the first that did not happen.
 """
 
+from collections.abc import Sequence
+
 _HOOK = """
 import os, signal, sys
 state = {"count": 0}
@@ -21,10 +23,11 @@ sys.addaudithook(hook)
 _EVENTS = ("open", "os.link", "os.remove", "os.rename", "os.mkdir", "os.rmdir", "os.truncate", "os.chmod", "os.symlink")
 
 
-def dying_at(number: int, root: str) -> str:
+def dying_at(number: int, root: str, operations: Sequence[str] = _EVENTS) -> str:
     """Python code after which the process is killed before its file-system operation ``number`` on a path that
-    contains ``root``; with 0 it lives, and its last line on stderr tells how many there were."""
-    return f"EVENTS, ROOT, AT = {_EVENTS!r}, {root!r}, {number}{_HOOK}"
+    contains ``root``; with 0 it lives, and its last line on stderr tells how many there were. ``operations``: which
+    of them count, by the names of their audit events."""
+    return f"EVENTS, ROOT, AT = {tuple(operations)!r}, {root!r}, {number}{_HOOK}"
 
 
 def events(errors: str) -> int:

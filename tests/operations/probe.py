@@ -11,6 +11,7 @@ import threading
 from contextlib import suppress
 from pathlib import Path
 
+from archiver.buffers import tune_heap
 from archiver.cli.main import run
 from tests.environment.traces import children
 
@@ -18,6 +19,8 @@ _SECONDS = 0.002
 
 
 def main(arguments: list[str]) -> int:
+    # As the command itself does, before any thread is started.
+    tune_heap()
     samples: list[list[int]] = []
     ended = threading.Event()
 

@@ -5,6 +5,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import pytest
 
@@ -313,3 +314,63 @@ def test_only_files_that_are_being_written_are_open() -> None:
         [(bench.extents((0, 100, 0, index * 100)), image.open) for index, image in enumerate(images)],
     )
     assert most == 1
+
+
+FRAME = 1000
+"""As long as frames are in these tests."""
+
+
+def test_a_small_file_within_a_frame_is_put_as_a_whole_and_others_are_opened() -> None:
+    bench = Bench(NOISE[:20_000])
+    stretches = [(0, 10), (10, 990), (990, 20), (FRAME, FRAME), (5500, 1), (7000, 3 * FRAME), (19_999, 1)]
+    images = [Image(length) for _, length in stretches]
+    contents: dict[int, bytes] = {}
+
+    def put(number: int, content: Buffer) -> None:
+        assert threading.current_thread() is threading.main_thread()
+        assert number not in contents
+        contents[number] = bytes(content)
+
+    assembly = bench.assembly()
+    for number, ((start, length), image) in enumerate(zip(stretches, images, strict=True)):
+        assembly.add(bench.extents((0, length, 0, start)), image.open, partial(put, number))
+    assembly.flush()
+    for number, (start, length) in enumerate(stretches):
+        if start // FRAME == (start + length - 1) // FRAME:
+            assert contents[number] == NOISE[start : start + length]
+            assert not images[number].opened
+        else:
+            assert number not in contents
+            assert bytes(images[number].data) == NOISE[start : start + length]
+            assert images[number].done
+    assert set(bench.gets().values()) == {1}
+
+
+def test_what_is_large_or_made_of_several_stretches_is_not_put(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, "LARGE", 100)
+    bench = Bench(NOISE[:FRAME])
+    large, pieces = Image(100), Image(20)
+    assembly = bench.assembly()
+    assembly.add(bench.extents((0, 100, 0, 5)), large.open, _refuse)
+    assembly.add(bench.extents((0, 10, 0, 0), (10, 10, 0, 50)), pieces.open, _refuse)
+    assembly.flush()
+    assert large.data == NOISE[5:105]
+    assert pieces.data == NOISE[:10] + NOISE[50:60]
+    assert large.done
+    assert pieces.done
+
+
+def _refuse(_: Buffer) -> None:
+    raise IntegrityError("wrong hash")
+
+
+def test_a_file_that_cannot_be_put_ends_it() -> None:
+    bench = Bench(NOISE[:FRAME])
+    crossing, image = Image(10), Image(10)
+    assembly = bench.assembly()
+    assembly.add(bench.extents((0, 10, 0, 0)), crossing.open)
+    assembly.add(bench.extents((0, 10, 0, 5)), image.open, _refuse)
+    with pytest.raises(IntegrityError, match="wrong hash"):
+        assembly.flush()
+    assert not image.opened
+    assert crossing.opened == crossing.closed

@@ -56,7 +56,7 @@ def peaks(root: Path, size: int, destination: str | None = None) -> dict[str, in
     assert 0.9 * size < stored < 1.2 * size
     result = {
         "backup": peak(scene, "backup", "--config", str(scene.config), helpers=1),
-        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out"), helpers=1),
+        "restore": peak(scene, "restore", *scene.identity, "--to", str(root / "out"), helpers=0),
     }
     shutil.rmtree(root)
     return result
@@ -83,3 +83,21 @@ def test_memory_is_bounded_over_s3_as_well(tmp_path: Path, seaweed_url: str) -> 
     found = peaks(tmp_path / "s3", 1024 * MIB, seaweed_url)
     assert max(found.values()) <= LIMIT_KIB, found
     sys.stdout.write(f"peaks in KiB over S3: {found}\n")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+def test_eight_workers_are_bounded_over_s3_as_well(tmp_path: Path, seaweed_url: str) -> None:
+    """The default of a large machine, and what does not compress."""
+    scene = Scene(tmp_path, seaweed_url)
+    make_large(scene, 300 * MIB)
+    scene.media.mkdir()
+    for number in range(32):
+        (scene.media / f"packed-{number}").write_bytes(os.urandom(7 * MIB))
+    for number in range(2000):
+        (scene.media / f"small-{number}").write_bytes(os.urandom(20_000))
+    configure(scene)
+    scene.config.write_text(scene.config.read_text().replace("frame_size = 262144", ""))
+    kib = peak(scene, "backup", "--workers", "8", "--config", str(scene.config), helpers=1)
+    assert kib <= LIMIT_KIB
+    sys.stdout.write(f"peak in KiB with 8 workers over S3: {kib}\n")

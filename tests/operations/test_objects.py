@@ -5,12 +5,13 @@ import itertools
 import random
 import threading
 from collections.abc import Iterable, Iterator
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from archiver.buffers import Buffer
+from archiver.buffers import Buffer, rechunk
 from archiver.catalog.records import ObjectRecord
 from archiver.config import Tuning
 from archiver.crypto.age import MAX_HEAD, seal_bytes
@@ -32,7 +33,7 @@ from archiver.operations.reading import ObjectReader
 from archiver.operations.writing import write_object
 from archiver.stages.frames import compress_frame, encode_seek_table
 from archiver.stages.measure import Meter
-from archiver.stores.base import StoredObject
+from archiver.stores.base import Store, StoredObject
 from tests.operations.archives import CountingStore, Site
 
 KEY = "daily/data/prod/object"
@@ -267,6 +268,42 @@ def test_a_missing_object_is_said_to_be_missing(site: Site) -> None:
         whole(site, record)
     with pytest.raises(IntegrityError, match=f"{record.id}.* is missing from"):
         reader_of(site, record).stored.open()
+
+
+class PiecemealStore:
+    """A store that gives ranges in pieces of ``size`` bytes, and counts those that were read to the end."""
+
+    def __init__(self, store: Store, size: int) -> None:
+        self._store = store
+        self._size = size
+        self.asked = self.ended = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def read(self, key: str, start: int = 0, length: int | None = None) -> Iterator[Buffer]:
+        self.asked += 1
+        yield from rechunk(self._store.read(key, start, length), self._size)
+        self.ended += 1
+
+
+@pytest.mark.usefixtures("_small_requests")
+@pytest.mark.parametrize("size", [1, 999, 2 * CHUNK, 1 << 20])
+def test_a_range_may_come_in_any_pieces_and_is_read_to_its_end(site: Site, size: int) -> None:
+    plaintext = NOISE[:20_000] if size == 1 else NOISE
+    record = site.put_object(plaintext, LARGE)
+    store = PiecemealStore(site.store, size)
+    stored = StoredKey(cast("Store", store), site.key_of(record.id), record.stored_size, [site.vault])
+    reader = ObjectReader(stored, record.plaintext_size, 2)
+    assert b"".join(data for _, data in reader.read(None, record.blake3)) == plaintext
+    assert store.asked == store.ended > 0
+
+
+def test_a_thread_keeps_the_memory_that_it_decrypts_to_unless_it_is_large() -> None:
+    assert objects._room(1000).obj is objects._room(500).obj
+    assert len(objects._room(2000)) == 2000
+    assert objects._room(2 * PIECE + 1).obj is not objects._room(1).obj
+    assert len(objects._local.room) <= 2 * PIECE
 
 
 def failing(after: int, error: BaseException) -> Iterator[Buffer]:

@@ -10,6 +10,9 @@ from tests.operations.crash import dying_at, events
 from tests.operations.scene import Done, Scene, archiver, check_restored, finish, spawn
 
 KILLS = 5
+LINK = -1
+"""In place of a number: killed when the first key has been written and has not got its name. Few operations lie there,
+so that none of those that are evenly spread need hit it."""
 SLOW_KILLS = pytest.param(200, marks=[pytest.mark.slow, pytest.mark.timeout(1800)])
 
 
@@ -65,11 +68,14 @@ def test_a_copy_killed_at_any_operation(scene: Scene, kills: int, command: str, 
     count = count_of(scene, *arguments)
     assert count > 40
     whole = sum(path.is_file() for path in (scene.destination / target).rglob("*"))
-    left = 0
-    for number in spread(count, min(kills, count)):
+    for number in (*spread(count, min(kills, count)), LINK):
         delete(scene.destination / target)
-        kill(scene, number, count, *arguments)
-        left += bool(scene.partial_files())
+        if number == LINK:
+            done = run(scene, *arguments, before=dying_at(1, str(scene.root), ["os.link"]))
+            assert done.code == -signal.SIGKILL, done.errors
+            assert scene.partial_files(), "this kill left nothing to clean up"
+        else:
+            kill(scene, number, count, *arguments)
         before = classes(scene)
         assert before in ({"daily"}, {"daily", target})
         again = run(scene, *arguments)
@@ -80,7 +86,6 @@ def test_a_copy_killed_at_any_operation(scene: Scene, kills: int, command: str, 
         if before == {"daily"}:
             assert not scene.partial_files()
             assert scene.journal() == ""
-    assert left, "no kill left anything to clean up"
     delete(scene.destination / "daily")
     assert scene.restore("--to", str(tmp_path / "restored")).code == 0
     check_restored(scene, tmp_path / "restored")

@@ -1,5 +1,6 @@
 """archiver restore: everything comes back as it was, where it is wanted, and what it replaces is kept."""
 
+import gc
 import os
 import shutil
 import stat
@@ -8,6 +9,10 @@ from pathlib import Path
 import lmdb
 import pytest
 
+from archiver.buffers import Buffer
+from archiver.catalog.records import FileRecord
+from archiver.sinks.files import StagedFile
+from archiver.sinks.media import MediaSink
 from tests.environment.live import make_environment, read_content
 from tests.heed import HeedWriter, check
 from tests.operations.restoring import WatchedStore, occupied_target, restore_from
@@ -195,3 +200,34 @@ def test_unchanged_files_are_not_fetched_again(scene: Scene, tmp_path: Path) -> 
     assert fetched == {".mdb.", ".tar.", ".file."}
     assert not [key for key in second.keys if ".tar." in key or ".file." in key]
     check_restored(scene, target)
+
+
+def test_small_files_are_made_at_once_and_old_memory_is_not_searched_for_garbage(
+    scene: Scene, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both are what makes a restore of thousands of small files fast."""
+    put, begin = MediaSink.put, MediaSink.file
+    made: set[bytes] = set()
+    begun: set[bytes] = set()
+    frozen: set[bool] = set()
+
+    def watched_put(sink: MediaSink, record: FileRecord, content: Buffer) -> None:
+        made.add(record.path_bytes)
+        frozen.add(gc.get_freeze_count() > before)
+        put(sink, record, content)
+
+    def watched_file(sink: MediaSink, record: FileRecord) -> StagedFile:
+        begun.add(record.path_bytes)
+        return begin(sink, record)
+
+    monkeypatch.setattr(MediaSink, "put", watched_put)
+    monkeypatch.setattr(MediaSink, "file", watched_file)
+    before = gc.get_freeze_count()
+    scene.backup()
+    restore_from(scene, WatchedStore(scene.destination), tmp_path / "out")
+    assert {b"album/1.png", b"album/4.png"} <= made
+    assert b"sparse.raw" in begun
+    assert not made & begun
+    assert frozen == {True}
+    assert gc.get_freeze_count() == 0
+    check_restored(scene, tmp_path / "out")

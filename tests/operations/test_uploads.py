@@ -448,3 +448,23 @@ def test_an_interrupt_while_the_store_completes_what_it_has(tmp_path: Path) -> N
     with pytest.raises(KeyboardInterrupt), Uploads(store, PLACE, request_in(tmp_path), Silent()) as uploads:
         uploads.write("file", [noise(PART)])
         threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+
+
+def test_an_interrupt_while_the_end_is_announced_ends_all_creates(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The screen may take a while, and Ctrl-C comes when it likes."""
+    monkeypatch.setattr("archiver.operations.uploads.MEMORY", PART)
+
+    class Interrupted(Silent):
+        def phase(self, name: str, total: int | None = None) -> None:  # noqa: ARG002 - of the protocol
+            raise KeyboardInterrupt
+
+    store = GatedStore(before=False)
+    with pytest.raises(KeyboardInterrupt), Uploads(store, PLACE, request_in(tmp_path), Interrupted()) as uploads:
+        for _ in range(CREATES + 2):
+            uploads.write("file", [noise(5 * PART)])
+        assert spooled_bytes(tmp_path) != []
+    assert list(store.list()) == []
+    assert len(store.taken) <= CREATES
+    assert spooled_bytes(tmp_path) == []

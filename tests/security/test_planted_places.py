@@ -69,7 +69,8 @@ def test_nothing_private_lies_in_the_destination(planted: Planted) -> None:
 
 
 def test_a_secret_is_in_its_own_file_only_and_nobody_else_may_read_that(planted: Planted, tmp_path: Path) -> None:
-    """After every kind of command, without a umask. Names of files and labels are in none of them either."""
+    """After every kind of command, without a umask. Labels are in none of them either, and names of media files only in
+    what the host remembers of these."""
     scene = planted.scene
     with no_umask():
         for arguments in COMMANDS:
@@ -84,6 +85,7 @@ def test_a_secret_is_in_its_own_file_only_and_nobody_else_may_read_that(planted:
         "card.txt": {"operator's identity"},
         "archiver-signing.key": {"signing key"},
         "hybrid.txt": {"post-quantum identity"},
+        "data.mdb": {"file", "directory"},
     }
     for path in own:
         if found[path.name]:

@@ -16,7 +16,8 @@ from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent
 from archiver.config import PinLimits
 from archiver.environment.copying import copy_stream
 from archiver.environment.locks import inspect_lock
-from archiver.errors import BusyError, FormatError, IntegrityError, TargetError
+from archiver.environment.meta import read_meta
+from archiver.errors import ArchiverError, BusyError, FormatError, IntegrityError, SourceError, TargetError
 from archiver.sinks import environment as sinks
 from archiver.sinks.environment import EnvironmentSink, refuse_live, swap_environment
 from archiver.sources.environments import EnvironmentSpec, environment_record, pin_all
@@ -43,12 +44,12 @@ def backup(tmp_path: Path) -> Backup:
     return Backup(copy, record, directory)
 
 
-def restore(backup: Backup, staging: Path, copy: bytes | None = None) -> Path:
+def restore(backup: Backup, staging: Path, copy: bytes | None = None, *, thorough: bool = False) -> Path:
     content = backup.copy if copy is None else copy
     with EnvironmentSink(staging, backup.record) as sink:
         for start in reversed(range(0, len(content), 50_000)):
             sink.write_at(start, content[start : start + 50_000])
-        return sink.finish()
+        return sink.finish(thorough=thorough)
 
 
 def refuse_link(source: object, target: object, **_: object) -> None:
@@ -103,37 +104,57 @@ def test_bytes_that_are_right_but_not_what_the_record_says(
         restore(backup, tmp_path / "staging")
 
 
-def test_a_sound_copy_that_lmdb_copies_otherwise_is_looked_at_page_by_page(
+def test_every_page_is_looked_at_where_that_is_asked_for_or_something_is_wrong(
     backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[Path] = []
     monkeypatch.setattr(sinks, "verify_structure", looked.append)
-    data = restore(backup, tmp_path / "one")
+    restore(backup, tmp_path / "one")
     assert not looked
-    monkeypatch.setattr(sinks, "copy_again", lambda _: ("0" * 64, ()))
-    assert restore(backup, tmp_path / "two").read_bytes() == data.read_bytes()
+    restore(backup, tmp_path / "two", thorough=True)
     assert looked == [tmp_path / "two" / "data.mdb"]
+    backup.record = msgspec.structs.replace(backup.record, databases=[])
+    with pytest.raises(IntegrityError, match="which it should not"):
+        restore(backup, tmp_path / "three")
+    assert looked[1:] == [tmp_path / "three" / "data.mdb"]
 
 
-def test_a_copy_on_which_lmdb_crashes_is_refused(
-    backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("error", [SourceError("LMDB says no"), FormatError("LMDB says no")])
+def test_a_copy_that_lmdb_does_not_open_is_refused_with_a_way_to_its_bytes(
+    backup: Backup, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: ArchiverError
 ) -> None:
-    def crash(_: Path) -> None:
-        raise FormatError("LMDB was ended by SIGSEGV")
+    def refuse(_: Path) -> None:
+        raise error
 
-    monkeypatch.setattr(sinks, "copy_again", crash)
-    with pytest.raises(IntegrityError, match="is corrupt: LMDB was ended by SIGSEGV") as caught:
+    monkeypatch.setattr(sinks, "count_entries", refuse)
+    with pytest.raises(IntegrityError, match="LMDB says no") as caught:
         restore(backup, tmp_path / "staging")
     assert caught.value.hint is not None
     assert "archiver cat" in caught.value.hint
 
 
-def test_a_copy_that_was_unsound_from_the_start_is_refused(backup: Backup, tmp_path: Path) -> None:
+@pytest.mark.parametrize("thorough", [True, False])
+def test_a_copy_that_was_unsound_from_the_start(backup: Backup, tmp_path: Path, thorough: bool) -> None:
+    """Of a page that is not needed to count entries: a restore gives back what was backed up, a drill finds it."""
     unsound = bytearray(backup.copy)
     unsound[2 * 4096] ^= 1
     backup.copy = bytes(unsound)
     backup.record = msgspec.structs.replace(backup.record, blake3=blake3(backup.copy).hexdigest())
-    with pytest.raises(IntegrityError, match="is corrupt"):
+    if thorough:
+        with pytest.raises(IntegrityError, match="is corrupt"):
+            restore(backup, tmp_path / "staging", thorough=True)
+    else:
+        assert restore(backup, tmp_path / "staging").read_bytes() == backup.copy
+
+
+def test_what_lmdb_cannot_open_is_told_by_a_look_at_every_page(backup: Backup, tmp_path: Path) -> None:
+    unsound = bytearray(backup.copy)
+    (tmp_path / "data.mdb").write_bytes(backup.copy)
+    root = read_meta(tmp_path / "data.mdb").main.root
+    unsound[root * 4096 + 10] = 0x40
+    backup.copy = bytes(unsound)
+    backup.record = msgspec.structs.replace(backup.record, blake3=blake3(backup.copy).hexdigest())
+    with pytest.raises(IntegrityError, match=f"is corrupt: .*{root}"):
         restore(backup, tmp_path / "staging")
 
 

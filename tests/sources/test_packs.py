@@ -1,5 +1,6 @@
 """Packs: what stock tools make of them, and what becomes of files that do not hold still."""
 
+import errno
 import io
 import os
 import subprocess
@@ -12,7 +13,7 @@ import pytest
 from blake3 import blake3
 
 from archiver.filesystem import identity
-from archiver.sources.entries import FileEntry, HardLinkEntry, HardLinks, Skipped
+from archiver.sources.entries import FileEntry, HardLinkEntry, HardLinks, Skipped, UnreadableError
 from archiver.sources.media import MediaTree
 from archiver.sources.packs import Member, Pack
 
@@ -319,6 +320,25 @@ class TestReadingAhead:
         assert pack.outcomes[b"b"] == HardLinkEntry(b"b", b"a")
         assert data.count(b"content") == 1
         assert list(pack.outcomes) == [b"a", b"b", b"c"]
+
+    def test_where_few_files_may_be_open_fewer_are_read_ahead(
+        self, many: Watching, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        refused = []
+        limit = descriptors() + 10
+
+        def scarce(path: bytes) -> tuple[int, os.stat_result]:
+            if descriptors() >= limit:
+                refused.append(path)
+                raise UnreadableError(path, "cannot be read") from OSError(errno.EMFILE, "Too many open files")
+            return MediaTree.open_file(many, path)
+
+        monkeypatch.setattr(many, "open_file", scarce)
+        pack = Pack(many, files(many), HardLinks())
+        b"".join(pack.buffers())
+        assert refused
+        assert len(members(pack)) == 100
+        assert descriptors() < limit
 
     def test_what_vanishes_while_it_waits_open_is_stored(self, many: Watching) -> None:
         pack = Pack(many, files(many), HardLinks())

@@ -167,11 +167,12 @@ def test_a_store_that_throttles_for_ever_does_not_hold_a_failed_call_beyond_its_
     assert clock.now < policy.budget
 
 
-def test_who_is_patient_repeats_until_the_budget_is_used_up() -> None:
+def test_who_is_patient_repeats_until_the_budget_is_used_up(caplog: pytest.LogCaptureFixture) -> None:
     clock = Clock()
     policy = retry(clock, attempts=2, budget=100.0)
     assert policy.call(failing(15, OSError("x")), patient=True) == "done"
     assert clock.sleeps == [1.0, 2.0, 4.0] + [6.0] * 12
+    assert "x; again in 2.0 s (failed 2 times, goes on for up to 100 s)" in caplog.text
 
 
 @pytest.mark.parametrize(("end", "outlasted"), [(270.0, True), (330.0, False)])

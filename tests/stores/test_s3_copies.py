@@ -8,7 +8,9 @@ from typing import Any
 import pytest
 
 from archiver.errors import AlreadyExistsError, ArchiverError, IntegrityError, StorageError
+from archiver.stores.retry import Retry
 from archiver.stores.s3 import S3Store
+from archiver.stores.s3_errors import is_transient
 from tests.servers.answering import Answer, Question, answering
 from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
@@ -75,6 +77,21 @@ def test_giving_up_leaves_nothing(url: str, open_s3: Open) -> None:
         store.close()
         assert proxy.hits[Kind.RESET] == 4
     assert [item.key for item in open_s3(url).list()] == [KEY]
+
+
+@pytest.mark.parametrize("method", ["PUT", "HEAD"], ids=["CopyObject", "HeadObject"])
+def test_a_copy_outlasts_an_outage(seaweed_url: str, open_s3: Open, method: str) -> None:
+    """From the request that copies on; what is looked at before is looked at again by the next run."""
+    open_s3(seaweed_url).create(KEY, [b"x"])
+    with fault_proxy(endpoint_of(seaweed_url)) as proxy:
+        store = open_s3(seaweed_url, endpoint=proxy.endpoint)
+        store._connection.retry = Retry(is_transient, attempts=2, base=0.01, cap=0.02)
+        outage = in_order(*[Fault(Kind.RESET)] * 12, where=lambda request: request.method == method)
+        once(store, "CopyObject", lambda: proxy.follow(outage))
+        store.copy(KEY, COPY)
+        assert proxy.hits == {Kind.RESET: 12}
+        store.close()
+    assert fetch(open_s3(seaweed_url), COPY) == b"x"
 
 
 def test_what_another_made_in_between_is_not_overwritten(seaweed_url: str, open_s3: Open) -> None:

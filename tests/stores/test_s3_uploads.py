@@ -153,8 +153,9 @@ def patient(store: S3Store) -> S3Store:
         (PART + 1, lambda request: request.target.endswith("?uploads")),
         (PART + 1, is_part),
         (PART + 1, lambda request: request.method == "POST" and "uploadId" in request.target),
+        (PART + 1, lambda request: request.method == "HEAD"),
     ],
-    ids=["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload"],
+    ids=["PutObject", "CreateMultipartUpload", "UploadPart", "CompleteMultipartUpload", "HeadObject"],
 )
 def test_uploads_outlast_an_outage(
     seaweed_url: str, open_s3: Open, size: int, where: Callable[[Request], bool]
