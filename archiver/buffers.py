@@ -1,6 +1,5 @@
 """Iterables of buffers: the currency of every stage, source and store."""
 
-import ctypes
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
@@ -143,6 +142,9 @@ def tune_heap() -> None:
     glibc gives large buffers back to the system at once, to get fresh pages for the next one, which a virtual machine
     may have to ask its host for: a third of a restore's time in the kernel.
     """
+    # Every command imports this module, and few need this.
+    import ctypes
+
     with suppress(AttributeError, OSError):
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(_M_ARENA_MAX, 1)

@@ -160,7 +160,8 @@ def plan_restore(
         plan.stand_ins = find_stand_ins(media, plan.selected)
         media = _media(archive, backup)
     _note_media(plan, _chosen(plan, media))
-    if plan.has_media and _occupied(plan.layout.landing(MEDIA).final):
+    # What else may be in its place is for check_plan to refuse.
+    if plan.has_media and (place := plan.layout.landing(MEDIA).final).is_dir() and _occupied(place):
         _note_unchanged(plan, selected_media(archive, plan))
     if not plan.environments and not plan.has_media:
         wanted = " or ".join(repr(pattern) for pattern in only) or "anything"
