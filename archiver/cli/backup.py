@@ -46,6 +46,7 @@ def backup(
     """
     from dataclasses import replace
 
+    from archiver.buffers import tune_heap
     from archiver.config import find_config, load_config
     from archiver.operations.backup_setup import preview
     from archiver.operations.nightly import run_night
@@ -57,6 +58,7 @@ def backup(
     if dry_run:
         return _show_preview(output, preview(settings, source, retention_class))
     give_way()
+    tune_heap()
     with output.progress():
         night = run_night(settings, source, retention_class, label, output)
     _show_result(output, night)

@@ -23,9 +23,11 @@ def cat(*, output: Output, access: "AccessOptions", backup: str, path: str) -> N
     Of a backup with copies in several classes it is read from one that is whole; CLASS/BACKUP names the one to read.
     Its hash is checked at the end: what was written before an exit code other than 0 is not to be trusted.
     """
+    from archiver.buffers import tune_heap
     from archiver.operations.access import resolve_access
     from archiver.operations.listing import read_file
 
+    tune_heap()
     with resolve_access(access).open() as archive:
         for buffer in read_file(archive, archive.find(backup), path, output.warn):
             sys.stdout.buffer.write(buffer)

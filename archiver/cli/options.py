@@ -60,30 +60,18 @@ def _workers_option(verb: str) -> Callable[[F], F]:
 
 
 def upload_options(function: F) -> F:
-    """``--limit-upload`` and ``--workers``: what counts before the configuration's ``[tuning]``. Tunes the heap for
-    what is to come."""
-
-    @wraps(function)
-    def run(**values: Any) -> Any:
-        from archiver.buffers import tune_heap
-
-        tune_heap()
-        return function(**values)
-
-    return _limit_option("upload")(_workers_option("compress")(run))  # type: ignore[return-value]
+    """``--limit-upload`` and ``--workers``: what counts before the configuration's ``[tuning]``."""
+    return _limit_option("upload")(_workers_option("compress")(function))
 
 
 def download_options(function: F) -> F:
     """``--limit-download`` and ``--workers``, which become part of ``access``: to be applied below
-    ``access_options``. Tunes the heap for what is to come."""
+    ``access_options``."""
 
     @wraps(function)
     def run(*, access: "AccessOptions", workers: int | None, limit_download: int | None, **values: Any) -> Any:
         from dataclasses import replace
 
-        from archiver.buffers import tune_heap
-
-        tune_heap()
         return function(access=replace(access, workers=workers, limit_download=limit_download), **values)
 
     return _limit_option("download")(_workers_option("decompress")(run))  # type: ignore[return-value]

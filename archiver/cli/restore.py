@@ -69,6 +69,7 @@ def restore(
     What lies in an archive storage class, such as DEEP_ARCHIVE, is refused without --thaw. A wait that was interrupted
     goes on when the same command is run again.
     """
+    from archiver.buffers import tune_heap
     from archiver.operations.access import resolve_access
     from archiver.operations.archive import parse_time
     from archiver.operations.copies import naming_copies
@@ -77,6 +78,7 @@ def restore(
     from archiver.operations.restore_plan import layout_below, plan_restore
     from archiver.sinks.owners import by_name, fixed_owner
 
+    tune_heap()
     if (directory is None) != in_place:
         raise UsageError(
             "expected either --to DIR or --in-place", hint="Give --to DIR to restore beside what is there."

@@ -42,11 +42,13 @@ def verify(
     also for a backup that was removed before the end of its promise. Exits with 3 when nothing vouches for the time
     that it claims, or another copy of it is damaged.
     """
+    from archiver.buffers import tune_heap
     from archiver.errors import NotFoundError, UsageError
     from archiver.operations.access import resolve_access
     from archiver.operations.copies import naming_copies, whole_copy
     from archiver.operations.verify import verify as prove
 
+    tune_heap()
     if everything and backup is not None:
         raise UsageError(f"both a backup ({backup}) and --all", hint="Give one or the other.")
     with resolve_access(access).open() as archive:

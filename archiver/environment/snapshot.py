@@ -184,6 +184,13 @@ class Helper:
                 f"{snapshot.directory} was opened by another process while it was copied without locks",
                 hint="Run the backup again.",
             ) from error
+        if isinstance(error, FormatError) and reply is None and _has_fixed_duplicates(snapshot):
+            raise SourceError(
+                f"LMDB crashed while it copied {snapshot.directory}: the version in the package lmdb cannot copy every "
+                "database with DUPFIXED, and this environment has one",
+                hint="The environment may well be sound. Copy it with mdb_copy -c of LMDB's own tools until a newer "
+                "lmdb can: archiver has no way to back it up now.",
+            ) from error
         raise error
 
     def check(self, snapshot: Snapshot) -> None:
@@ -268,6 +275,12 @@ def _clear_slots(directory: Path) -> None:
     """
     with suppress(ArchiverError), registered(directory):
         pass
+
+
+def _has_fixed_duplicates(snapshot: Snapshot) -> bool:
+    """Whether ``snapshot`` holds what makes LMDB's compact copy read beyond a page: duplicates of one size that fill a
+    tree of their own (tests/environment/test_copying.py)."""
+    return any("dupfixed" in database.flags for database in snapshot.databases)
 
 
 def _disturbed(snapshot: Snapshot) -> bool:

@@ -184,4 +184,6 @@ class S3Store:
         if token is not None:
             request["ContinuationToken"] = token
         client = self._connection.client
-        return self._connection.call("s3:ListBucket", prefix, lambda: client.list_objects_v2(**request))
+        return self._connection.call(
+            "s3:ListBucket", prefix, lambda: client.list_objects_v2(**request), patient=self._connection.begun
+        )

@@ -72,6 +72,9 @@ class S3Connection:
         self._credentials = AwsCredentials(self._session, f"s3://{bucket}")
         self.client = self._connect(options.read_timeout)
         self._patient: S3Client | None = None
+        self.begun = False
+        """Something was created. A run that fails from now on has been in vain, so that even a question is worth as
+        much patience as an upload."""
         self.endpoint = self.client.meta.endpoint_url
         check_proxy(self.endpoint)
 

@@ -90,7 +90,9 @@ def _get(connection: S3Connection) -> Any:
     """The answer; empty where the bucket has no rules."""
     client, bucket = connection.client, connection.bucket
     try:
-        return connection.send(READ, "", lambda: client.get_bucket_lifecycle_configuration(Bucket=bucket))
+        return connection.send(
+            READ, "", lambda: client.get_bucket_lifecycle_configuration(Bucket=bucket), patient=connection.begun
+        )
     except S3_ERRORS as error:
         if error_code(error) == _ABSENT:
             return {}

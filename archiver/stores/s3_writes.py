@@ -47,8 +47,11 @@ class S3Writer:
         parts = rechunk(body, self._options.part_size)
         first = list(itertools.islice(parts, 2))
         if len(first) < 2:
-            return self._put(key, first[0] if first else b"", abandonment)
-        return self._upload(key, _drained(first, parts), abandonment)
+            created = self._put(key, first[0] if first else b"", abandonment)
+        else:
+            created = self._upload(key, _drained(first, parts), abandonment)
+        self._connection.begun = True
+        return created
 
     def recover(self) -> int:
         """Abort what the journal names; the number of uploads that were open indeed."""

@@ -168,6 +168,18 @@ def test_uploads_outlast_an_outage(
         store.close()
 
 
+@pytest.mark.parametrize("question", ["list", "clock", "rules"])
+def test_what_a_run_asks_after_it_has_begun_outlasts_an_outage(seaweed_url: str, open_s3: Open, question: str) -> None:
+    with fault_proxy(endpoint_of(seaweed_url)) as proxy:
+        store = patient(open_s3(seaweed_url, endpoint=proxy.endpoint))
+        store.create(KEY, [b"x"])
+        proxy.follow(in_order(*[Fault(Kind.RESET)] * 12))
+        answer = getattr(store, question)()
+        assert question != "list" or [item.key for item in answer] == [KEY]
+        assert proxy.hits == {Kind.RESET: 12}
+        store.close()
+
+
 def test_nothing_else_does(seaweed_url: str, open_s3: Open) -> None:
     open_s3(seaweed_url).create(KEY, [b"x"])
     with fault_proxy(endpoint_of(seaweed_url)) as proxy:
