@@ -220,7 +220,9 @@ class Tasks:
         self._executor.shutdown(wait=True)
 
     def _wait(self) -> None:
-        wait(self._unfinished, return_when=FIRST_EXCEPTION)
+        # One that failed before is unfinished no more.
+        if not self._errors:
+            wait(self._unfinished, return_when=FIRST_EXCEPTION)
         if self._errors:
             raise self._errors[0]
 

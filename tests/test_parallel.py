@@ -368,6 +368,7 @@ def test_the_error_of_a_task_is_told_at_once_and_raised_at_the_end() -> None:
         # Those that run on hear of it when the block ends.
         tasks.start(lambda: assert_set(told.abandoned))
         assert not told.abandoned.is_set()
+    assert {type(error) for error in told.errors} == {NotFoundError}
 
 
 def assert_set(event: threading.Event) -> None:

@@ -184,13 +184,11 @@ class Helper:
                 f"{snapshot.directory} was opened by another process while it was copied without locks",
                 hint="Run the backup again.",
             ) from error
-        if isinstance(error, FormatError) and reply is None and _has_fixed_duplicates(snapshot):
-            raise SourceError(
-                f"LMDB crashed while it copied {snapshot.directory}: the version in the package lmdb cannot copy every "
-                "database with DUPFIXED, and this environment has one",
-                hint="The environment may well be sound. Copy it with mdb_copy -c of LMDB's own tools until a newer "
-                "lmdb can: archiver has no way to back it up now.",
-            ) from error
+        if isinstance(error, FormatError) and _has_fixed_duplicates(snapshot):
+            error.hint = (
+                f"{error.hint} Or it is sound: it has a database with DUPFIXED, and the LMDB in the package lmdb crashes "
+                "on some of these. If mdb_copy -c of LMDB's own tools copies it, it is; archiver cannot back it up yet."
+            )
         raise error
 
     def check(self, snapshot: Snapshot) -> None:

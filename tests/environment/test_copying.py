@@ -224,7 +224,7 @@ def test_a_write_error_of_the_system_is_a_source_error(directory: Path) -> None:
         os.close(read_only)
 
 
-def test_what_the_lmdb_in_the_wheel_cannot_copy_is_not_called_damage(tmp_path: Path) -> None:
+def test_of_what_the_lmdb_in_the_wheel_cannot_copy_it_is_said_that_it_may_be_sound(tmp_path: Path) -> None:
     """mdb_env_cwalk of LMDB 0.9.36 takes the pages of duplicates of one size for others; stock mdb_copy 0.9.24 copies
     this file. When this fails, the wheel has a version that can: remove what tells of it."""
     numbers = Random(4)
@@ -233,7 +233,7 @@ def test_what_the_lmdb_in_the_wheel_cannot_copy_is_not_called_damage(tmp_path: P
         with environment.begin(write=True, db=database) as transaction:
             for _ in range(12_000):
                 transaction.put(b"%03d" % numbers.randrange(30), numbers.randbytes(8))
-    with pin(tmp_path, name="x") as snapshot, pytest.raises(SourceError, match="DUPFIXED") as caught:
+    with pin(tmp_path, name="x") as snapshot, pytest.raises(FormatError, match="LMDB was ended by") as caught:
         for _ in copy_stream(snapshot, 1 << 20):
             pass
-    assert "sound" in (caught.value.hint or "")
+    assert "DUPFIXED" in (caught.value.hint or "")

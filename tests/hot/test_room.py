@@ -14,15 +14,19 @@ CALM = 5
 """Commits a second beside which a backup has time: with them the server writes a few MiB a second."""
 STALLED = """
 import os, time
-from archiver.stores import local
-write_all = local._write_all
-def stalled(*arguments):
-    while os.path.exists({gate!r}):
-        time.sleep(0.05)
-    write_all(*arguments)
-local._write_all = stalled
+from archiver.operations.uploads import Uploads
+write = Uploads.write
+def stalled(plaintext):
+    for buffer in plaintext:
+        while os.path.exists({gate!r}):
+            time.sleep(0.05)
+        yield buffer
+def stalling(uploads, kind, plaintext, **options):
+    return write(uploads, kind, stalled(plaintext), **options)
+Uploads.write = stalling
 """
-"""Code before a backup: its destination takes nothing while the file ``gate`` exists."""
+"""Code before a backup: nothing is read of an environment's copy while the file ``gate`` exists, as where there is no
+processor to compress it. A destination that stalls holds no pin: what is read waits in the spool."""
 
 
 def pinned(server: HeedWriter) -> int:
@@ -51,7 +55,7 @@ def test_a_stalled_backup_gives_way_and_the_next_one_succeeds(heed_writer: Path,
         process = site.begin(STALLED.format(gate=str(gate)))
         wait_until(lambda: pinned(server) == 2)
         wait_until(lambda: pinned(server) == 0)
-        # The destination stalls still: nobody but the watch has given the pins up.
+        # The copy stalls still: nobody but the watch has given the pins up.
         assert process.poll() is None
         gate.unlink()
         done = finish(process)
