@@ -187,8 +187,8 @@ class Helper:
         if isinstance(error, FormatError) and _has_fixed_duplicates(snapshot):
             error.hint = (
                 f"{error.hint} Or it is sound: it has a database with DUPFIXED, and the LMDB in the package lmdb "
-                "crashes on some of these. If mdb_copy -c of LMDB's own tools copies it, it is; archiver cannot back it "
-                "up yet."
+                "crashes on some of these. If mdb_copy -c of LMDB's own tools copies it, it is; archiver cannot back it"
+                " up yet."
             )
         raise error
 
