@@ -17,6 +17,9 @@ FEW = 32 * 1024 * 1024
 MANY = 128 * 1024 * 1024
 """Bytes that wait for the store. At most ``FEW``: it takes what it gets. At least ``MANY``: it is what the run waits
 for. Parts have 8 MiB, so a part that comes or goes does not cross from one to the other."""
+MANY_PINNED = 1024 * 1024 * 1024
+"""The same while a snapshot is pinned, when all begins at ``LOWEST``: what waits in the spool holds no pin, and only
+where that may get full does a higher level not make the pin longer."""
 
 _NAMED = {"fast": 1, "balanced": 3, "best": 12}
 
@@ -30,28 +33,31 @@ def levels(
     for, none that it waits for this host's processors. ``pinned``: while it lasts a snapshot costs a live server room.
     """
     if compression == "auto":
-        return _Adaptive(waiting, HIGHEST_PINNED if pinned else HIGHEST)
+        if pinned:
+            return _Adaptive(waiting, LOWEST, HIGHEST_PINNED, MANY_PINNED)
+        return _Adaptive(waiting, START, HIGHEST, MANY)
     level = _NAMED[compression] if isinstance(compression, str) else compression
     return lambda: level
 
 
-def next_level(level: int, waiting: int, highest: int) -> int:
-    """One step up from ``level`` while ``MANY`` bytes wait, one down while ``FEW`` do, within ``LOWEST`` and
+def next_level(level: int, waiting: int, highest: int, many: int = MANY) -> int:
+    """One step up from ``level`` while ``many`` bytes wait, one down while ``FEW`` do, within ``LOWEST`` and
     ``highest``. Between the two it stays, so that no amount that is constant makes it go back and forth.
 
     As ``zstd --adapt`` does it, by the bytes in between instead of by which side was blocked.
     """
-    step = (waiting >= MANY) - (waiting <= FEW)
+    step = (waiting >= many) - (waiting <= FEW)
     return min(max(level + step, LOWEST), highest)
 
 
 class _Adaptive:
     """Counts frames, and decides anew after every ``FRAMES_PER_STEP`` of them."""
 
-    def __init__(self, waiting: Callable[[], int], highest: int) -> None:
+    def __init__(self, waiting: Callable[[], int], start: int, highest: int, many: int) -> None:
         self._waiting = waiting
+        self._level = start
         self._highest = highest
-        self._level = START
+        self._many = many
         self._frames = 0
         self._lock = threading.Lock()
 
@@ -59,6 +65,6 @@ class _Adaptive:
         with self._lock:
             if self._frames == FRAMES_PER_STEP:
                 self._frames = 0
-                self._level = next_level(self._level, self._waiting(), self._highest)
+                self._level = next_level(self._level, self._waiting(), self._highest, self._many)
             self._frames += 1
             return self._level

@@ -17,6 +17,7 @@ from archiver.stages.compression import (
     HIGHEST_PINNED,
     LOWEST,
     MANY,
+    MANY_PINNED,
     START,
     levels,
     next_level,
@@ -62,7 +63,7 @@ def test_any_waiting_keeps_it_within_bounds(amounts: list[int], pinned: bool) ->
     amount = iter(amounts)
     level = levels("auto", lambda: next(amount, 0), pinned=pinned)
     found = take(level, len(amounts) * FRAMES_PER_STEP + 1)
-    assert found[0] == START
+    assert found[0] == (LOWEST if pinned else START)
     assert all(LOWEST <= value <= (HIGHEST_PINNED if pinned else HIGHEST) for value in found)
 
 
@@ -76,7 +77,7 @@ def test_it_does_not_flap_around_what_stays_the_same(waiting: int, pinned: bool)
 def test_it_reaches_either_end_and_comes_back(highest: int, *, pinned: bool) -> None:
     waiting = 0
     level = levels("auto", lambda: waiting, pinned=pinned)
-    for amount, end in ((FEW, LOWEST), (MANY, highest), (0, LOWEST)):
+    for amount, end in ((FEW, LOWEST), (MANY_PINNED if pinned else MANY, highest), (0, LOWEST)):
         waiting = amount
         assert take(level, HIGHEST * FRAMES_PER_STEP + 1)[-1] == end
 
@@ -85,6 +86,10 @@ def test_it_stays_between_few_and_many() -> None:
     assert (
         set(take(levels("auto", lambda: FEW + 1), 100)) == set(take(levels("auto", lambda: MANY - 1), 100)) == {START}
     )
+
+
+def test_while_a_snapshot_is_pinned_it_rises_only_for_what_may_fill_the_spool() -> None:
+    assert set(take(levels("auto", lambda: MANY_PINNED - 1, pinned=True), 100)) == {LOWEST}
 
 
 def test_a_level_is_kept_for_some_frames() -> None:
