@@ -209,7 +209,11 @@ def listening_later(port: int, target: str, due: Callable[[], bool]) -> Iterator
     async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         connections.add(asyncio.current_task())
         back, forth = await asyncio.open_connection(there.hostname, there.port)
-        await asyncio.gather(copy(reader, forth), copy(back, writer))
+        try:
+            await asyncio.gather(copy(reader, forth), copy(back, writer))
+        finally:
+            forth.close()
+            writer.close()
 
     ended = threading.Event()
 
@@ -218,8 +222,9 @@ def listening_later(port: int, target: str, due: Callable[[], bool]) -> Iterator
             await asyncio.sleep(0.01)
         async with await asyncio.start_server(connected, "127.0.0.1", port):
             await asyncio.to_thread(ended.wait)
-            # Its client has gone by then.
-            await asyncio.gather(*filter(None, connections))
+            # Its client has gone by then, but the garbage collector may still have a connection of it.
+            open_ones = [task for task in connections if task is not None and task.cancel()]
+            await asyncio.gather(*open_ones, return_exceptions=True)
 
     thread = threading.Thread(target=lambda: asyncio.run(serve()))
     thread.start()
