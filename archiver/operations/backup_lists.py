@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from dataclasses import replace
+from itertools import chain
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -33,6 +34,8 @@ from archiver.sources.entries import EARLIEST, LATEST, OUT_OF_TIME, warning_reco
 from archiver.stores.base import Store
 
 R = TypeVar("R")
+_BATCH = 256
+"""Records that are handed over to the writing thread at a time: to wake it for each would cost more than to write it."""
 LIMITS = (EARLIEST, LATEST)
 
 
@@ -51,6 +54,7 @@ class BackupLists:
         self._placement = self._feed(place.placement, PLACEMENT, [])
         self._objects = self._feed(place.objects, OBJECTS, [])
         self._contents = self._feed(place.contents, CONTENTS, [vault])
+        self._batch: list[ContentsRecord] = []
         self._resources = ExitStack()
         self._stored: dict[str, int] = {}
         self._counts = dict.fromkeys(Totals.__struct_fields__, 0)
@@ -59,6 +63,7 @@ class BackupLists:
         with ExitStack() as resources:
             for feed in (self._placement, self._objects, self._contents):
                 resources.enter_context(feed)
+            resources.push(self._hand_over_rest)
             self._resources = resources.pop_all()
         return self
 
@@ -78,9 +83,11 @@ class BackupLists:
                 case WarningRecord():
                     self._counts["warnings"] += 1
                     self._reporter.warn(f"media/{record.path}: {record.reason}")
-            self._contents.put(record)
+            self._batch.append(record)
             if isinstance(record, FileRecord | DirectoryRecord | SymlinkRecord) and record.mtime_ns in LIMITS:
                 self.put(warning_record(record.path_bytes, OUT_OF_TIME))
+        if len(self._batch) >= _BATCH:
+            self._hand_over()
 
     def register(self, record: ObjectRecord, key: str | None = None) -> None:
         """This object belongs to the backup; it lies at ``key``, where this is not one of the backup's own objects."""
@@ -89,8 +96,8 @@ class BackupLists:
         self._counts["plaintext_bytes"] += record.plaintext_size
         self._counts["stored_bytes"] += record.stored_size
         self._stored[key] = record.stored_size
-        self._objects.put(record)
-        self._placement.put(PlacementRecord(id=record.id, key=key))
+        self._objects.put([record])
+        self._placement.put([PlacementRecord(id=record.id, key=key)])
 
     @property
     def totals(self) -> Totals:
@@ -115,8 +122,19 @@ class BackupLists:
         }
         return self._stored | {key: feed.result.stored.size for key, feed in feeds.items()}
 
-    def _feed(self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient]) -> Feed[R, Written]:
-        def write(records: Iterator[R]) -> Written:
+    def _hand_over(self) -> None:
+        self._contents.put(self._batch)
+        self._batch = []
+
+    def _hand_over_rest(
+        self, _kind: type[BaseException] | None, error: BaseException | None, _trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            self._hand_over()
+
+    def _feed(self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient]) -> Feed[list[R], Written]:
+        def write(batches: Iterator[list[R]]) -> Written:
+            records = chain.from_iterable(batches)
             return write_object(self._store, key, encode_lines(records, decoder), recipients, self._tuning)
 
         return Feed(write, abandon=self._store.abandon)
