@@ -70,17 +70,19 @@ def run_night(config: Config, name: str | None, retention_class: str, label: str
     """
     began = time.monotonic()
     source = config.source(name)
-    with run_lock(config.state_directory / source.name, source.name):
-        tried = _rescue_old(config, source, reporter)
+    with (
+        run_lock(config.state_directory / source.name, source.name),
+        closing(open_destination(config, source)) as store,
+    ):
+        tried = _rescue_old(config, source, store, reporter)
         try:
             check_backup_class(config, retention_class)
             request = backup_request(config, source, retention_class, label)
-            with closing(open_destination(config, source)) as store:
-                result = make_backup(store, request, reporter)
-                promoted = _promote(config, source, store, result, reporter)
-                _remember(request.state_directory, store, promoted, reporter)
-                found = _examine(config, store, reporter)
-                return Night(result, promoted, found, store.requests, time.monotonic() - began)
+            result = make_backup(store, request, reporter)
+            promoted = _promote(config, source, store, result, reporter)
+            _remember(request.state_directory, store, promoted, reporter)
+            found = _examine(config, store, reporter)
+            return Night(result, promoted, found, store.requests, time.monotonic() - began)
         except ArchiverError as error:
             # Where the store cannot be reached, asking it again takes minutes and tells nothing.
             if not tried and not is_unreachable(error):
@@ -116,7 +118,7 @@ def _examine(config: Config, store: Store, reporter: Reporter) -> list[Problem]:
         return []
 
 
-def _rescue_old(config: Config, source: SourceConfig, reporter: Reporter) -> bool:
+def _rescue_old(config: Config, source: SourceConfig, store: Store, reporter: Reporter) -> bool:
     """``_rescue``, before anything of this run can fail, where the newest backup is old; whether no more can be done.
     Never raises: a new backup is the better rescue."""
     begun = config.state_directory / source.name / _BEGUN
@@ -125,14 +127,13 @@ def _rescue_old(config: Config, source: SourceConfig, reporter: Reporter) -> boo
             # The last one was cut off, by a time limit perhaps: this time the backup comes first.
             begun.unlink()
             return False
-        with closing(open_destination(config, source)) as store:
-            archive = _archive(config, source, store)
-            if not _is_old(archive):
-                return False
-            begun.touch()
-            saved = _save_newest(archive, in_force(config.classes, None), reporter)
-            begun.unlink(missing_ok=True)
-            return saved
+        archive = _archive(config, source, store)
+        if not _is_old(archive):
+            return False
+        begun.touch()
+        saved = _save_newest(archive, in_force(config.classes, None), reporter)
+        begun.unlink(missing_ok=True)
+        return saved
     except (ArchiverError, OSError):
         # What is wrong is for the run to say; if it fails, there is another try.
         return False
