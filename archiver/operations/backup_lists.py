@@ -35,7 +35,7 @@ from archiver.stores.base import Store
 
 R = TypeVar("R")
 _BATCH = 256
-"""Records that are handed over to the writing thread at a time: to wake it for each would cost more than to write it."""
+"""Records that are handed to the writing thread at a time: to wake it for each would cost more than to write it."""
 LIMITS = (EARLIEST, LATEST)
 
 
