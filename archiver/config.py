@@ -8,11 +8,13 @@ import os
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from types import MappingProxyType
 from typing import Literal, Self, cast
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.errors import ConfigError
 from archiver.tables import Origin, Table
@@ -40,8 +42,7 @@ UCOTRON_ENVIRONMENTS = ("vector", "graph", "data", "visual")
 """What the environments of a Ucotron server may be called (archiver/sources/ucotron.py)."""
 
 
-@dataclass(frozen=True, slots=True)
-class RetentionClass:
+class RetentionClass(msgspec.Struct, frozen=True):
     """Days that a backup of this class is kept, and that its data outlive it (docs/RETENTION.md)."""
 
     keep: int = DEFAULT_KEEP
@@ -60,28 +61,26 @@ DEFAULT_CLASSES: Mapping[str, RetentionClass] = MappingProxyType(
 a month in which no backup succeeded."""
 
 
-@dataclass(frozen=True, slots=True)
-class SourceConfig:
+class SourceConfig(msgspec.Struct, frozen=True):
     """One named thing to back up. Exactly one of ``ucotron_config`` and the pair ``environments``, ``media`` is set."""
 
     name: str
     vault: str
-    environments: Mapping[str, Path] = field(default_factory=dict)
+    environments: Mapping[str, Path] = msgspec.field(default_factory=dict)
     media: Path | None = None
     exclude: tuple[str, ...] = ()
     ucotron_config: Path | None = None
     working_directory: Path | None = None
     frozen: bool = False
     """The paths are those of a filesystem snapshot, which nothing writes to."""
-    external: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    external: Mapping[str, tuple[str, ...]] = msgspec.field(default_factory=dict)
     """By name of an environment: the program and its arguments that write a copy of it to standard output."""
-    operators: Mapping[str, str] = field(default_factory=dict)
+    operators: Mapping[str, str] = msgspec.field(default_factory=dict)
     """By name of an operator, what the vault is sealed to: a recipient, the ARN of a KMS key, or ``PASSPHRASE``. Empty
     where nothing is said of them."""
 
 
-@dataclass(frozen=True, slots=True)
-class PinLimits:
+class PinLimits(msgspec.Struct, frozen=True):
     """How much a snapshot may cost the live server, and what happens after it was given up."""
 
     headroom: int = 15
@@ -109,12 +108,11 @@ def usable_processors() -> int:
     return min(len(os.sched_getaffinity(0)), _MOST_WORKERS)
 
 
-@dataclass(frozen=True, slots=True)
-class Tuning:
+class Tuning(msgspec.Struct, frozen=True):
     """How much of the machine and of its line a run may take. Sizes in bytes, rates in bytes a second."""
 
     compression: Compression = "auto"
-    workers: int = field(default_factory=usable_processors)
+    workers: int = msgspec.field(default_factory=usable_processors)
     """Threads that compress, or decompress."""
     frame_size: int = 4 * 1024 * 1024
     spool: int = 8 * 1024**3
@@ -134,8 +132,7 @@ class Tuning:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class Config:
+class Config(msgspec.Struct, frozen=True):
     """A whole configuration; ``path`` is where it came from."""
 
     path: Path

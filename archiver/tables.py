@@ -3,10 +3,11 @@
 import re
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import UTC, date, datetime
 from pathlib import Path
 from typing import Any, NoReturn
+
+import msgspec
 
 from archiver.errors import ConfigError
 
@@ -43,8 +44,7 @@ def size_text(count: int) -> str:
     return f"{count}{_UNITS[power]}"
 
 
-@dataclass(frozen=True, slots=True)
-class Origin:
+class Origin(msgspec.Struct, frozen=True):
     """The text of a document, and the path that messages give it."""
 
     path: Path

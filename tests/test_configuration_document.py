@@ -1,11 +1,12 @@
 """docs/CONFIGURATION.md and the code know the same keys, defaults and options."""
 
 import re
-from dataclasses import MISSING, Field, fields
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec import NODEFAULT
+from msgspec.structs import FieldInfo, fields
 
 from archiver.config import DEFAULT_CLASSES, PinLimits, RetentionClass, Tuning, parse_config
 from archiver.operations.config_text import render_new, render_source
@@ -87,9 +88,9 @@ def test_the_defaults_of_numbers_are_those_of_the_code() -> None:
     assert page["`[tuning]`"] == {field.name: shown(field) for field in fields(Tuning)}
 
 
-def shown(field: Field[Any]) -> str:
+def shown(field: FieldInfo) -> str:
     """The default of a field as the page writes it: sizes as in the file."""
-    if field.default is MISSING:
+    if field.default is NODEFAULT:
         return "see below"
     return "none" if field.default is None else size_text(field.default) if field.type is int else str(field.default)
 

@@ -44,7 +44,7 @@ def backup(
     into it. Exits with 3 when something was skipped, and says what; with 1 also when the backup is stored and the
     bucket's lifecycle rules would delete it too soon.
     """
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from archiver.buffers import tune_heap
     from archiver.config import find_config, load_config

@@ -29,7 +29,7 @@ def list_backups(*, output: Output, access: "AccessOptions", everything: bool) -
     before the end of its promise; the others are listed all the same. Exits with 3 when one is not sure to last until
     the end of its promise, and with 5 when there is none.
     """
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from archiver.errors import IntegrityError, NotFoundError, StorageError
     from archiver.operations.access import resolve_access

@@ -70,7 +70,7 @@ def download_options(function: F) -> F:
 
     @wraps(function)
     def run(*, access: "AccessOptions", workers: int | None, limit_download: int | None, **values: Any) -> Any:
-        from dataclasses import replace
+        from msgspec.structs import replace
 
         return function(access=replace(access, workers=workers, limit_download=limit_download), **values)
 

@@ -11,7 +11,6 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TextIO
 
 from archiver.cli import human
@@ -31,19 +30,28 @@ class Terminated(KeyboardInterrupt):
     """SIGTERM: everything that cleans up after Ctrl-C cleans up after this too."""
 
 
-@dataclass
 class Output:
-    """Prints for one command; implements archiver.progress.Reporter."""
+    """Prints for one command; implements archiver.progress.Reporter.
 
-    json: bool = False
-    quiet: bool = False
-    verbose: bool = False
-    warnings: int = 0
-    withheld: re.Pattern[str] | None = None
-    """What no message repeats, beside secret keys."""
-    _progress: "Progress | None" = None
-    _task: "TaskID | None" = None
-    _lock: threading.Lock = field(default_factory=threading.Lock)
+    ``withheld`` is what no message repeats, beside secret keys.
+    """
+
+    def __init__(
+        self,
+        *,
+        json: bool = False,
+        quiet: bool = False,
+        verbose: bool = False,
+        withheld: re.Pattern[str] | None = None,
+    ) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.verbose = verbose
+        self.withheld = withheld
+        self.warnings = 0
+        self._progress: Progress | None = None
+        self._task: TaskID | None = None
+        self._lock = threading.Lock()
 
     def line(self, text: str = "") -> None:
         """A line of the result, for people."""

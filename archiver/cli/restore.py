@@ -112,7 +112,7 @@ def restore(
 
 def _in_place(access: "Access", options: "AccessOptions") -> "tuple[Access, Layout]":
     """``access`` with the configuration, which must be about the same backups, and the paths in it."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from archiver.config import find_config, load_config
     from archiver.operations.access import is_about

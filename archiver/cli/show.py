@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 @access_options
 def show(*, output: Output, access: "AccessOptions", backup: str) -> None:
     """Show what is known of BACKUP: its manifest and, with --identity, its label, environments and warnings."""
-    from dataclasses import replace
+    from msgspec.structs import replace
 
     from archiver.operations.access import resolve_access
     from archiver.operations.listing import describe_contents

@@ -1,7 +1,6 @@
 """``archiver verify``."""
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
@@ -81,6 +80,8 @@ def _check_all(
     output: Output, survey: "Survey", check: Callable[["Backup"], dict[str, object]]
 ) -> tuple[list[dict[str, object]], int]:
     """What each copy of each backup comes to, and the worst exit code among them."""
+    from msgspec.structs import replace
+
     from archiver.operations.history import Unreadable
 
     worst = 0

@@ -5,9 +5,10 @@ the keys that they are checked with (docs/RECOVERY.md).
 """
 
 import re
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
+
+import msgspec
 
 from archiver.crypto.hybrid import HybridIdentity, HybridRecipient
 from archiver.crypto.keys import PublicKey, SecretKey, parse_recipient
@@ -62,8 +63,7 @@ _POST_QUANTUM = "# The keys are post-quantum: only age 1.3 or newer reads them.\
 _MAYBE_POST_QUANTUM = "# Only age 1.3 or newer takes a key that begins with AGE-SECRET-KEY-PQ-1.\n"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecoveryCard:
+class RecoveryCard(msgspec.Struct, frozen=True, kw_only=True):
     """All that a card says. ``identity`` is the operator's, None when it is held elsewhere or is no key."""
 
     destination: str
@@ -118,8 +118,7 @@ class RecoveryCard:
         return _MAYBE_POST_QUANTUM if self.identity is None and "key" in ways else ""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CardValues:
+class CardValues(msgspec.Struct, frozen=True, kw_only=True):
     """What the comment lines of an identity file say; empty when it is not a recovery card."""
 
     destination: str | None = None

@@ -9,8 +9,8 @@ import binascii
 import hmac
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 
+import msgspec
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
@@ -32,8 +32,7 @@ class IncompleteHeaderError(FormatError):
     """The bytes at hand are a valid beginning and end too early: try again with more of the file."""
 
 
-@dataclass(frozen=True, slots=True)
-class Stanza:
+class Stanza(msgspec.Struct, frozen=True):
     """One wrapping of the file key: the type of recipient, what it needs beside the key, and the wrapped key."""
 
     kind: str
@@ -50,8 +49,7 @@ class Stanza:
         return b"\n".join([first, *lines, b""])
 
 
-@dataclass(frozen=True, slots=True)
-class Header:
+class Header(msgspec.Struct, frozen=True):
     """A parsed header whose MAC is still to be checked, which takes the file key."""
 
     stanzas: tuple[Stanza, ...]

@@ -7,9 +7,9 @@ https://datatracker.ietf.org/doc/draft-connolly-cfrg-xwing-kem/, section 5.2, fr
 
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.mlkem import MLKEM768PrivateKey, MLKEM768PublicKey
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
@@ -39,8 +39,7 @@ _RECIPIENT_SIZE = 1184 + _X25519_SIZE
 _SHARE_SIZE = 1088 + _X25519_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class HybridRecipient:
+class HybridRecipient(msgspec.Struct, frozen=True):
     """A post-quantum age public key, ``age1pq1…``: that of ML-KEM-768 (1,184 bytes), then that of X25519."""
 
     key: bytes

@@ -8,7 +8,6 @@ import logging
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Final, Literal, Self
 
 import msgspec
@@ -65,8 +64,7 @@ logging.getLogger("botocore").setLevel(logging.INFO)
 logging.getLogger("botocore.credentials").setLevel(logging.ERROR)
 
 
-@dataclass(frozen=True, slots=True)
-class KmsKey:
+class KmsKey(msgspec.Struct, frozen=True):
     """A symmetric encryption key of AWS KMS, or an alias of one, by its ARN, which names the region."""
 
     arn: str

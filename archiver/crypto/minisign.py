@@ -8,9 +8,9 @@ import base64
 import binascii
 import hashlib
 import os
-from dataclasses import dataclass
 from typing import Self
 
+import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
@@ -36,8 +36,7 @@ _SECRET_BEGINNINGS = ("RWQAAEIy", "RWRTY0Iy")
 """The algorithms at the start of a secret key in base64, without and with a password."""
 
 
-@dataclass(frozen=True, slots=True)
-class VerifyKey:
+class VerifyKey(msgspec.Struct, frozen=True):
     """A minisign public key."""
 
     number: bytes

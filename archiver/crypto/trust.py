@@ -1,15 +1,15 @@
 """Which signing keys are believed, and until when."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from archiver.crypto.minisign import VerifyKey, key_id, signer_of
 from archiver.errors import AuthenticityError
 
 
-@dataclass(frozen=True, slots=True)
-class TrustedKey:
+class TrustedKey(msgspec.Struct, frozen=True):
     """A minisign public key and, if it was stolen or retired, since when its signatures count no longer."""
 
     key: VerifyKey

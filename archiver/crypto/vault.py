@@ -5,8 +5,9 @@ plaintext is an age identity file, so that ``age -d`` twice opens every object, 
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from archiver.crypto.age import seal_bytes, unseal_bytes
 from archiver.crypto.header import parse_header
@@ -27,8 +28,7 @@ VaultForm = Literal["age", "kms"]
 """The two kinds of files that a vault's identity lies in, by the end of their names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Keyring:
+class Keyring(msgspec.Struct, frozen=True):
     """All that an operator opens vaults with."""
 
     identities: Sequence[Identity] = ()

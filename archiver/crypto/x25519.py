@@ -3,9 +3,9 @@
 Source: the age v1 specification, https://c2sp.org/age, section "The X25519 recipient type".
 """
 
-from dataclasses import dataclass
 from typing import ClassVar, Self
 
+import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
@@ -22,8 +22,7 @@ _RECIPIENT_PREFIX = "age"
 _IDENTITY_PREFIX = "AGE-SECRET-KEY-"
 
 
-@dataclass(frozen=True, slots=True)
-class X25519Recipient:
+class X25519Recipient(msgspec.Struct, frozen=True):
     """An age public key, ``age1…``."""
 
     key: bytes

@@ -2,11 +2,11 @@
 
 import sys
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
 import lmdb
+import msgspec
 
 from archiver.environment.library import translated
 from archiver.environment.meta import PAGE_HEADER, TREE_SIZE, Tree, parse_tree
@@ -27,8 +27,7 @@ _SEARCHED = 8 << 20
 """The bytes of leaf pages that are searched for the longest value: 0.4 s at most when they are in memory."""
 
 
-@dataclass(frozen=True, slots=True)
-class Database:
+class Database(msgspec.Struct, frozen=True):
     """One database; ``name`` None is the main one, whose entries include one for each named database."""
 
     name: bytes | None

@@ -19,8 +19,9 @@ import math
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.environment.freelist import reusable_pages
 from archiver.environment.meta import Meta, read_meta
@@ -37,8 +38,7 @@ _BLOCK = 512
 """The unit of st_blocks, whatever the file system's block is."""
 
 
-@dataclass(frozen=True, slots=True)
-class Room:
+class Room(msgspec.Struct, frozen=True):
     """What a server can still write to; sizes are bytes."""
 
     map_size: int

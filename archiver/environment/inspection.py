@@ -2,9 +2,10 @@
 
 import os
 import stat
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from archiver.config import PinLimits
 from archiver.environment.freelist import reusable_pages
@@ -24,8 +25,7 @@ _ALL = 2**64
 _ATTEMPTS = 5
 
 
-@dataclass(frozen=True, slots=True)
-class FileAccess:
+class FileAccess(msgspec.Struct, frozen=True):
     """Whose a file is, and its permission bits."""
 
     uid: int
@@ -50,8 +50,7 @@ class FileAccess:
         return bool(self.mode & (stat.S_IWGRP if gid == self.gid else stat.S_IWOTH))
 
 
-@dataclass(frozen=True, slots=True)
-class ReaderReport:
+class ReaderReport(msgspec.Struct, frozen=True):
     """A reader slot that is in use."""
 
     number: int
@@ -66,8 +65,7 @@ class ReaderReport:
     """How many transactions were committed since that."""
 
 
-@dataclass(frozen=True, slots=True)
-class Pages:
+class Pages(msgspec.Struct, frozen=True):
     """What an environment's pages are used for, as of one commit."""
 
     used: int
@@ -79,8 +77,7 @@ class Pages:
     room: Room
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentReport:
+class EnvironmentReport(msgspec.Struct, frozen=True):
     """The state of one environment; sizes are bytes."""
 
     directory: Path

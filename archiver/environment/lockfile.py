@@ -16,7 +16,8 @@ A reader slot is: u64 txnid (all ones: idle), i32 pid (0: free), 4 bytes of padd
 """
 
 import struct
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.buffers import Buffer
 
@@ -36,8 +37,7 @@ _VERSION_1 = 1 | 1 << 16
 _MUTEX_SIZES = {"x86_64": 40, "aarch64": 48}
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """Offsets in bytes of what a reader needs."""
 
     version: int
@@ -52,8 +52,7 @@ class Layout:
         return max(size - self.slots, 0) // SLOT_SIZE
 
 
-@dataclass(frozen=True, slots=True)
-class Reader:
+class Reader(msgspec.Struct, frozen=True):
     """A reader slot that is in use."""
 
     pid: int

@@ -13,8 +13,9 @@ import os
 import stat
 import struct
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from archiver.environment import lockfile
 from archiver.environment.lockfile import Layout, Reader
@@ -37,8 +38,7 @@ _END = 1 << 31
 """Where the bytes of pids end."""
 
 
-@dataclass(frozen=True, slots=True)
-class Held:
+class Held(msgspec.Struct, frozen=True):
     """A lock that a live process holds on ``lock.mdb``."""
 
     start: int
@@ -50,8 +50,7 @@ class Held:
     """Whether it is an open-file-description lock: only archiver takes such."""
 
 
-@dataclass(frozen=True, slots=True)
-class LockState:
+class LockState(msgspec.Struct, frozen=True):
     """What ``lock.mdb`` says; all fields are at rest when there is no such file."""
 
     present: bool = False
@@ -70,7 +69,7 @@ class LockState:
     readers: tuple[Reader, ...] = ()
     numbers: tuple[int, ...] = ()
     """What the live processes that have read announce: their pids, each in its own namespace, and archiver's pins."""
-    pids: Mapping[int, int] = field(default_factory=dict)
+    pids: Mapping[int, int] = msgspec.field(default_factory=dict)
     """For each number whose process this process can see: its pid, which another namespace may number differently."""
 
     @property

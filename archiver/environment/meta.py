@@ -25,8 +25,9 @@ import struct
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.errors import FormatError, NotFoundError, SourceError
@@ -52,8 +53,7 @@ _OTHER_LAYOUTS = {
 _FOREIGN_HINT = "Dump it with that LMDB's mdb_dump and load it with mdb_load of a 64-bit LMDB 0.9 on this machine."
 
 
-@dataclass(frozen=True, slots=True)
-class Tree:
+class Tree(msgspec.Struct, frozen=True):
     """A database's B-tree (``MDB_db``): its flags, pages and entries; ``root`` is ``NO_PAGE`` when it is empty."""
 
     leaf_key_size: int
@@ -72,8 +72,7 @@ class Tree:
         return self.branch_pages + self.leaf_pages + self.overflow_pages
 
 
-@dataclass(frozen=True, slots=True)
-class Meta:
+class Meta(msgspec.Struct, frozen=True):
     """One commit of an environment. Sizes are bytes; ``last_page`` is the highest page number that it has used."""
 
     page_size: int

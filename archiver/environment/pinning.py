@@ -12,11 +12,11 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
 import lmdb
+import msgspec
 
 from archiver.environment.databases import Database, find_trees, longest_value, summary
 from archiver.environment.freelist import check_not_truncated
@@ -37,8 +37,7 @@ _PATIENCE = 5.0
 _OTHER_WAYS = "Stop the server for the time of the backup, or let a command of its own copy it (docs/HOT-BACKUP.md)."
 
 
-@dataclass(eq=False, slots=True)
-class PinnedEnvironment:
+class PinnedEnvironment(msgspec.Struct, eq=False):
     """One environment as of one transaction, in the process that pinned it. May be copied from any thread, once."""
 
     directory: Path
@@ -47,18 +46,15 @@ class PinnedEnvironment:
     meta: Meta
     protected_from: int | None
     """The oldest transaction that the server keeps whole for us; None when there is no server."""
-    _environment: lmdb.Environment = field(repr=False)
-    _transaction: "lmdb.Transaction[memoryview]" = field(repr=False)
-    _slot: ReaderSlot | None = field(repr=False)
+    _environment: lmdb.Environment
+    _transaction: "lmdb.Transaction[memoryview]"
+    _slot: ReaderSlot | None
     _file: Identity
     """The data.mdb that was opened."""
-    _newest: int = field(init=False)
+    _newest: int
     """The newest transaction so far: there must never be an older one, and without protection no newer one."""
-    _written: int | None = field(init=False, default=None)
+    _written: int | None = None
     """When data.mdb was last written to before ``leave``, in nanoseconds: it must not be any more."""
-
-    def __post_init__(self) -> None:
-        self._newest = self.meta.txnid
 
     @property
     def oldest_reader(self) -> int:
@@ -192,7 +188,9 @@ def pinned(
         resources.callback(transaction.abort)
         now = datetime.now(UTC)
         protected_from = None if slot is None else slot.txnid
-        yield PinnedEnvironment(directory, method, now, meta, protected_from, environment, transaction, slot, file)
+        yield PinnedEnvironment(
+            directory, method, now, meta, protected_from, environment, transaction, slot, file, meta.txnid
+        )
 
 
 def _protect(directory: Path, declared: Declared | None, resources: ExitStack) -> tuple[Method, ReaderSlot | None]:

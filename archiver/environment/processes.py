@@ -1,17 +1,17 @@
 """What the system tells of processes: name and start of one, and which ones hold locks on a file. Linux."""
 
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
 
 _PROC = Path("/proc")
 _START_AFTER_NAME = 19
 """The index of ``starttime`` among the fields of /proc/PID/stat that follow the name (proc_pid_stat(5))."""
 
 
-@dataclass(frozen=True, slots=True)
-class Process:
+class Process(msgspec.Struct, frozen=True):
     """A running process; ``pid`` is that of this process's own pid namespace."""
 
     pid: int

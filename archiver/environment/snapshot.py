@@ -7,12 +7,13 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass, field
 from datetime import datetime
 from io import FileIO
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Self, cast
+
+import msgspec
 
 import archiver
 from archiver.config import PinLimits
@@ -41,8 +42,7 @@ _PATIENCE = 10
 """Seconds that a helper may take to end once it is not needed any more."""
 
 
-@dataclass(eq=False, slots=True)
-class Snapshot:
+class Snapshot(msgspec.Struct, eq=False):
     """One environment as of transaction ``txnid``; sizes are bytes. Can be copied once (copying.py)."""
 
     name: str
@@ -55,7 +55,7 @@ class Snapshot:
     """The two meta pages and the pages of all databases: what a compact copy holds."""
     origin: Path
     """The environment itself; not ``directory`` where that is a copy which a command made."""
-    helper: "Helper" = field(repr=False)
+    helper: "Helper"
 
     @property
     def txnid(self) -> int:

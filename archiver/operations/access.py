@@ -6,10 +6,12 @@ On the worst day there is no configuration: the recovery card, or four options, 
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import closing, contextmanager, suppress
-from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Self
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.config import Config, Tuning, find_config, load_config
 from archiver.crypto.card import CardValues, parse_card
@@ -25,8 +27,7 @@ from archiver.stores.destination import Destination, open_store, parse_destinati
 from archiver.stores.limits import Limits
 
 
-@dataclass(frozen=True, slots=True)
-class AccessOptions:
+class AccessOptions(msgspec.Struct, frozen=True):
     """What the operator gave on the command line; every field may be missing."""
 
     config: Path | None = None
@@ -48,8 +49,7 @@ class AccessOptions:
         return configured.overridden(workers=self.workers, limit_download=self.limit_download)
 
 
-@dataclass(frozen=True, slots=True)
-class Access:
+class Access(msgspec.Struct, frozen=True):
     """All that is needed to read a source's backups."""
 
     destination: Destination
@@ -225,8 +225,7 @@ def _source(given: str | None, on_card: str | None, config: Config | None) -> st
     return given or on_card or ""
 
 
-@dataclass(frozen=True, slots=True)
-class _Given:
+class _Given(msgspec.Struct, frozen=True):
     """What the files given with ``--identity`` hold. Each is read once: it may be a pipe."""
 
     name: str

@@ -3,9 +3,10 @@
 import threading
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack, closing
-from dataclasses import dataclass
 from operator import attrgetter
 from typing import Protocol
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, ObjectRecord
@@ -40,8 +41,7 @@ Put = Callable[[Buffer], object]
 
 
 # Of these there are as many as small files, so they are made of little.
-@dataclass(slots=True)
-class _File:
+class _File(msgspec.Struct):
     opener: Opener
     remaining: int
     put: Put | None = None
@@ -59,15 +59,13 @@ class _File:
             opened.prove()
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(msgspec.Struct, frozen=True):
     target: Target
     prove: Callable[[], object]
     resources: ExitStack
 
 
-@dataclass(slots=True)
-class _Stretch:
+class _Stretch(msgspec.Struct):
     start: int
     end: int
     place: int

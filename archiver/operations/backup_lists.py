@@ -2,12 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import replace
 from itertools import chain
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
 from msgspec.json import Decoder
+from msgspec.structs import replace
 
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import Digest, Totals

@@ -2,7 +2,8 @@
 lie already."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from archiver.catalog.records import ContentsRecord, Extent, ObjectRecord
 from archiver.operations.backup_lists import BackupLists

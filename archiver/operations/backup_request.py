@@ -1,8 +1,9 @@
 """What a backup is asked for, and what comes of it."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.manifest import Manifest
 from archiver.catalog.records import EnvironmentRecord
@@ -13,8 +14,7 @@ from archiver.crypto.trust import TrustedKey
 from archiver.operations.sources import Source
 
 
-@dataclass(frozen=True, slots=True)
-class BackupRequest:
+class BackupRequest(msgspec.Struct, frozen=True):
     """What to back up, how, and for how long."""
 
     source: Source
@@ -35,8 +35,7 @@ class BackupRequest:
     """Who is to be able to open the vault; what is missing of them is told."""
 
 
-@dataclass(frozen=True, slots=True)
-class BackupResult:
+class BackupResult(msgspec.Struct, frozen=True):
     """A committed backup."""
 
     manifest: Manifest

@@ -3,8 +3,9 @@
 import time
 from collections.abc import Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.names import check_class
 from archiver.config import HELD, Config, PinLimits, RetentionClass, SourceConfig
@@ -28,8 +29,7 @@ from archiver.stores.base import Store
 from archiver.stores.destination import Destination, FileDestination, open_store, parse_destination
 
 
-@dataclass(frozen=True, slots=True)
-class PreviewedEnvironment:
+class PreviewedEnvironment(msgspec.Struct, frozen=True):
     """How an environment would be taken now."""
 
     name: str
@@ -39,8 +39,7 @@ class PreviewedEnvironment:
     """About how many bytes; None where a command makes the copy."""
 
 
-@dataclass(frozen=True, slots=True)
-class Preview:
+class Preview(msgspec.Struct, frozen=True):
     """What a backup made now would hold. Sizes are bytes before compression."""
 
     source: Source

@@ -6,9 +6,10 @@ cannot have been made later. Whoever stole a signing key can sign what he likes,
 """
 
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Literal
+
+import msgspec
 
 from archiver.catalog.manifest import Manifest, Previous
 from archiver.crypto.trust import TrustedKey
@@ -24,8 +25,7 @@ names this one's hash; or nothing, as for a copied destination and for what was 
 DATINGS: tuple[Dating, ...] = ("store", "chain", "unproven")
 
 
-@dataclass(frozen=True, slots=True)
-class Statement:
+class Statement(msgspec.Struct, frozen=True):
     """A manifest that is where it belongs, and what the store says of it."""
 
     manifest: Manifest
@@ -39,8 +39,7 @@ class Statement:
     """Since when the store has had the run's first key; None where it has none, or was not asked."""
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
+class Verdict(msgspec.Struct, frozen=True):
     """What is to be thought of one backup."""
 
     dated: Dating
@@ -50,8 +49,7 @@ class Verdict:
     """What an operator should know of one that is believed all the same."""
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     """A backup that is not there although it is still promised, and the one that names it."""
 
     previous: Previous

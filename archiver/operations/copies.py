@@ -3,7 +3,8 @@
 import shlex
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+
+from msgspec.structs import replace
 
 from archiver.catalog.names import BackupPlace
 from archiver.errors import ArchiverError, IntegrityError, NoIdentityError, NotFoundError, RefusedError

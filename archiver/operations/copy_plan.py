@@ -2,9 +2,11 @@
 they are. Decided from what the store lists, before anything is written; a copy that was interrupted is gone on with."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import BackupPlace, data_prefix, is_class, new_copy, object_key, parse_object_key
 from archiver.catalog.records import ObjectRecord
@@ -27,8 +29,7 @@ _FRESH = timedelta(days=6)
 for left over (release.LEFT_OVER), so that no hold relies on what is being deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectCopy:
+class ObjectCopy(msgspec.Struct, frozen=True):
     """What becomes of one object of the copy."""
 
     record: ObjectRecord
@@ -42,8 +43,7 @@ class ObjectCopy:
     """Without a ``source`` that is believed: the keys that may hold the object. The first that is proven is it."""
 
 
-@dataclass(frozen=True, slots=True)
-class CopyPlan:
+class CopyPlan(msgspec.Struct, frozen=True):
     """What a copy of ``backup`` at ``place`` takes. Nothing is written yet."""
 
     backup: Backup
@@ -119,8 +119,7 @@ def plan_copy(
     return CopyPlan(backup, place, stated, terms, found, present)
 
 
-@dataclass(frozen=True, slots=True)
-class _Decider:
+class _Decider(msgspec.Struct, frozen=True):
     """Decides about one object after the other."""
 
     target: Term

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, closing, contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.config import Config
 from archiver.operations.access import configured_keys, store_limits
@@ -14,8 +15,7 @@ from archiver.retention.policy import Term, in_force
 from archiver.stores.destination import open_store, parse_destination
 
 
-@dataclass(frozen=True, slots=True)
-class CopySite:
+class CopySite(msgspec.Struct, frozen=True):
     """A source's backups, and the classes that they can be copied into."""
 
     archive: Archive

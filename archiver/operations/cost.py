@@ -1,8 +1,10 @@
 """``archiver cost``: what there is to be paid for: what the store holds, and what is added to it night by night."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import is_class, parse_object_key
 from archiver.config import Config, RetentionClass
@@ -21,8 +23,7 @@ _WINDOW = timedelta(days=30)
 """How far back the nights that are taken for usual go."""
 
 
-@dataclass(slots=True)
-class Pile:
+class Pile(msgspec.Struct):
     """What lies in one storage class of one retention class."""
 
     keys: int = 0
@@ -32,12 +33,11 @@ class Pile:
     """Bytes by which keys fall short of the least that is charged."""
 
 
-@dataclass(slots=True)
-class _Objects:
+class _Objects(msgspec.Struct):
     """Those of one source in one class, as LIST has them."""
 
     count: int = 0
-    short: dict[int, int] = field(default_factory=dict)
+    short: dict[int, int] = msgspec.field(default_factory=dict)
     """By each least size that some storage class charges: bytes by which they fall short of it."""
 
     def add(self, size: int, least: Iterable[int]) -> None:
@@ -46,8 +46,7 @@ class _Objects:
             self.short[limit] = self.short.get(limit, 0) + max(0, limit - size)
 
 
-@dataclass(frozen=True, slots=True)
-class Habit:
+class Habit(msgspec.Struct, frozen=True):
     """The backups that a source makes into one class, on average."""
 
     source: str
@@ -61,13 +60,12 @@ class Habit:
     """Bytes of its objects."""
     lists: float
     """Bytes of its lists."""
-    shortfalls: Mapping[int, float] = field(default_factory=dict)
+    shortfalls: Mapping[int, float] = msgspec.field(default_factory=dict)
     """By a number of bytes: by how many an object falls short of it, on average over what LIST shows of the source in
     the class. Empty where it shows none."""
 
 
-@dataclass(frozen=True, slots=True)
-class Measured:
+class Measured(msgspec.Struct, frozen=True):
     """What the store holds, and what is added to it."""
 
     piles: Mapping[tuple[str, str], Pile]

@@ -3,9 +3,10 @@
 import filecmp
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+
+import msgspec
 
 from archiver.config import load_config
 from archiver.environment.comparison import compare_environments
@@ -26,8 +27,7 @@ _EXTENSIONS = ("png", "jpg", "mp3", "pdf", "txt")
 _LARGE = 40 * 1024 * 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Compared:
+class Compared(msgspec.Struct, frozen=True):
     """What was found equal between the sample and what was restored."""
 
     databases: int

@@ -1,7 +1,10 @@
 """What ``archiver doctor`` says of a bucket's settings. Pure."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, fields
+from datetime import datetime
+
+import msgspec
+from msgspec.structs import asdict
 
 from archiver.config import RetentionClass
 from archiver.operations.findings import Finding
@@ -29,10 +32,9 @@ def settings_findings(
     """``region`` is the configured one; ``base`` is what full keys begin with, empty or with a ``/`` at its end;
     ``lock`` is the mode of Object Lock that the destination asks for."""
     yield Finding("ok", subject, _summary(settings), facts=_facts(settings))
-    for field in fields(settings):
-        value = getattr(settings, field.name)
+    for name, value in asdict(settings).items():
         if isinstance(value, Unknown):
-            yield Finding("ok", subject, f"{_NAMES[field.name]} cannot be read: {value.reason}")
+            yield Finding("ok", subject, f"{_NAMES[name]} cannot be read: {value.reason}")
     if isinstance(settings.region, str) and settings.region != region:
         yield Finding(
             "warning", subject, f"it is in {settings.region}, and requests are signed for {region}",
@@ -90,6 +92,7 @@ def _summary(settings: BucketSettings) -> str:
 
 def _facts(settings: BucketSettings) -> dict[str, object]:
     """``settings`` for machines, with those that cannot be read apart."""
-    found = {field.name: getattr(settings, field.name) for field in fields(settings)}
-    unknown = {name: value.reason for name, value in found.items() if isinstance(value, Unknown)}
-    return {name: value for name, value in asdict(settings).items() if name not in unknown} | {"unknown": unknown}
+    unknown = {name: value.reason for name, value in asdict(settings).items() if isinstance(value, Unknown)}
+    # A time stays one: what prints it writes all times alike.
+    found = msgspec.to_builtins(settings, builtin_types=(datetime,))
+    return {name: value for name, value in found.items() if name not in unknown} | {"unknown": unknown}

@@ -5,7 +5,6 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator
 from contextlib import closing
-from dataclasses import fields
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,7 +32,7 @@ _LOW_SPACE = 0.1
 _SAMPLE = 1000
 """Objects among which the one to measure with is looked for: those of one page of a listing."""
 _PROBE_CLASS = "daily"
-_TRIED = [field.name for field in fields(Permissions)]
+_TRIED = Permissions.__struct_fields__
 _WANTED = {
     "create": "create keys",
     "abort": "abort uploads",

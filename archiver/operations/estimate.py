@@ -5,8 +5,9 @@ sizes of single objects are not known each is charged as the least one beside it
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from math import ceil
+
+import msgspec
 
 from archiver.catalog.names import VAULTS
 from archiver.config import ARCHIVE_CLASSES, HELD, Every, RetentionClass
@@ -30,8 +31,7 @@ _MUCH = 1.1
 _GIB = 2**30
 
 
-@dataclass(frozen=True, slots=True)
-class Storage:
+class Storage(msgspec.Struct, frozen=True):
     """What is stored in one storage class of one retention class, and what a month of it costs."""
 
     retention_class: str
@@ -42,8 +42,7 @@ class Storage:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Requests:
+class Requests(msgspec.Struct, frozen=True):
     """What a month's requests cost."""
 
     what: str
@@ -51,8 +50,7 @@ class Requests:
     cost: float
 
 
-@dataclass(frozen=True, slots=True)
-class Restore:
+class Restore(msgspec.Struct, frozen=True):
     """What one full restore of a usual backup costs, of all sources, from one class."""
 
     retention_class: str
@@ -63,8 +61,7 @@ class Restore:
     must_thaw: bool
 
 
-@dataclass(frozen=True, slots=True)
-class Estimate:
+class Estimate(msgspec.Struct, frozen=True):
     """All of it, in the currency of the prices."""
 
     now: Sequence[Storage]
@@ -82,8 +79,7 @@ class Estimate:
         return sum(item.cost for item in self.steady) + sum(item.cost for item in self.requests)
 
 
-@dataclass(frozen=True, slots=True)
-class _Stream:
+class _Stream(msgspec.Struct, frozen=True):
     """Backups or copies that come into a class again and again."""
 
     retention_class: str

@@ -5,9 +5,11 @@ no copy of a backup whose promise is not over needs one of them. Needs credentia
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import groupby
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import BackupPlace, is_class, parse_manifest_key, parse_object_key
 from archiver.config import HELD, RetentionClass
@@ -29,8 +31,7 @@ _TOLD = 3
 _AREAS = ("backups", "data")
 
 
-@dataclass(frozen=True, slots=True)
-class Expiry:
+class Expiry(msgspec.Struct, frozen=True):
     """What goes, decided."""
 
     deletions: Sequence[Deletion]
@@ -148,8 +149,7 @@ def _untouched(name: str, classes: Mapping[str, RetentionClass]) -> str | None:
     return None if name in classes else "the configuration does not say for how long it is kept"
 
 
-@dataclass(frozen=True, slots=True)
-class _Promises:
+class _Promises(msgspec.Struct, frozen=True):
     """What the promised copies of one source need of what is ``going``.
 
     ``archive`` asks for no signatures: a backup whose signing key is not at hand must not go any sooner.

@@ -1,9 +1,10 @@
 """What ``archiver doctor`` has to say about one thing that it looked at."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from archiver.environment.inspection import EnvironmentReport
 from archiver.errors import ArchiverError
@@ -11,8 +12,7 @@ from archiver.errors import ArchiverError
 Severity = Literal["ok", "warning", "error"]
 
 
-@dataclass(frozen=True, slots=True)
-class Finding:
+class Finding(msgspec.Struct, frozen=True):
     """One thing that was looked at."""
 
     severity: Severity

@@ -3,10 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field, replace
 from datetime import datetime
 from itertools import groupby
 from typing import Literal
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.manifest import Manifest
 from archiver.catalog.names import BackupPlace
@@ -30,8 +32,7 @@ _READERS = 8
 """Manifests fetched at a time."""
 
 
-@dataclass(frozen=True, slots=True)
-class Backup:
+class Backup(msgspec.Struct, frozen=True):
     """One committed backup, its manifest authenticated as far as the given keys allow."""
 
     place: BackupPlace
@@ -48,7 +49,7 @@ class Backup:
     """In words, what else is not as in an untouched destination."""
     places: tuple[BackupPlace, ...] = ()
     """Where complete copies of it lie: these very bytes, with all lists. ``place`` comes first."""
-    promises: Mapping[str, datetime | None] = field(default_factory=dict)
+    promises: Mapping[str, datetime | None] = msgspec.field(default_factory=dict)
     """By the class of each of ``places``: until when the copy there is promised; None: for ever."""
 
     @property
@@ -75,8 +76,7 @@ class Backup:
         return self.manifest.signer if self.signer is None else self.signer.key.key_id
 
 
-@dataclass(frozen=True, slots=True)
-class Unreadable:
+class Unreadable(msgspec.Struct, frozen=True):
     """What looks like a backup, and why it cannot be read or believed."""
 
     place: BackupPlace
@@ -90,8 +90,7 @@ class Unreadable:
         return self.expired is None or self.expired > now
 
 
-@dataclass(frozen=True, slots=True)
-class Survey:
+class Survey(msgspec.Struct, frozen=True):
     """All that a destination has of a source, newest first, and what is missing of it."""
 
     backups: Sequence[Backup | Unreadable]
@@ -99,16 +98,14 @@ class Survey:
     """Named by one of the backups, promised, and not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Copy:
+class _Copy(msgspec.Struct, frozen=True):
     """A manifest at one place."""
 
     backup: Backup
     listed: Listed
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct, frozen=True):
     """One of the manifests that lie under one id, from the first place where it is whole."""
 
     backup: Backup

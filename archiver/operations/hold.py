@@ -1,6 +1,6 @@
 """``archiver hold``: copy a backup into the class without an end."""
 
-from dataclasses import dataclass
+import msgspec
 
 from archiver.config import HELD
 from archiver.errors import AlreadyExistsError, IntegrityError
@@ -13,8 +13,7 @@ from archiver.operations.promotion import Copied, carry_out
 from archiver.progress import Reporter
 
 
-@dataclass(frozen=True, slots=True)
-class Hold:
+class Hold(msgspec.Struct, frozen=True):
     """What a copy in ``held`` takes and, unless that was only asked for, what was done."""
 
     plan: CopyPlan

@@ -3,10 +3,11 @@
 import os
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.names import check_name, vault_key, vault_prefix
 from archiver.config import DEFAULT_CLASSES, Config, load_config, parse_config
@@ -28,8 +29,7 @@ from archiver.stores.base import Store
 from archiver.stores.destination import Destination, open_store, parse_destination, with_surroundings
 
 
-@dataclass(frozen=True, slots=True)
-class InitRequest:
+class InitRequest(msgspec.Struct, frozen=True):
     """What to set up. Without an ``operator_key`` an identity is made, and lives on the recovery card alone."""
 
     config: Path
@@ -45,8 +45,7 @@ class InitRequest:
     ucotron_config: Path | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class InitResult:
+class InitResult(msgspec.Struct, frozen=True):
     """What now exists, and where."""
 
     config: Path

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import VaultPlace
 from archiver.config import Config, SourceConfig, find_config
@@ -20,8 +22,7 @@ from archiver.progress import Reporter
 from archiver.stores.base import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Vault:
+class Vault(msgspec.Struct, frozen=True):
     """One vault of the source, as it lies in the destination."""
 
     id: str
@@ -42,8 +43,7 @@ class Vault:
         return [place for place in self.places if place.operator == operator]
 
 
-@dataclass(frozen=True, slots=True)
-class KeySite:
+class KeySite(msgspec.Struct, frozen=True):
     """A source whose keys are looked at or changed, with the operator's own keys."""
 
     archive: Archive

@@ -1,8 +1,9 @@
 """``archiver keys add``: one more operator. One small file in each vault; no stored data change."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.names import check_name, vault_key
 from archiver.crypto.keys import SecretKey
@@ -14,8 +15,7 @@ from archiver.operations.operator_keys import operator_text, sharing, weakness
 from archiver.progress import Reporter
 
 
-@dataclass(frozen=True, slots=True)
-class Added:
+class Added(msgspec.Struct, frozen=True):
     """What was done, or would be."""
 
     operator: str

@@ -2,9 +2,11 @@
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.config import PASSPHRASE, Config
 from archiver.crypto.card import OpensWith, RecoveryCard
@@ -21,8 +23,7 @@ from archiver.operations.vaults import OpenedVault, unlock_vault, vault_places
 from archiver.stores.destination import parse_destination, with_surroundings
 
 
-@dataclass(frozen=True, slots=True)
-class WrittenCard:
+class WrittenCard(msgspec.Struct, frozen=True):
     """A card that now exists, unless it was a dry run."""
 
     path: Path

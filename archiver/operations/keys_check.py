@@ -1,7 +1,8 @@
 """``archiver keys check``: whether the operator's own key opens every vault that is needed, before the day it is."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+
+import msgspec
 
 from archiver.crypto.recipients import vault_id
 from archiver.errors import ArchiverError, NotFoundError, UsageError
@@ -11,13 +12,12 @@ from archiver.operations.vaults import unlock_vault, vault_places
 from archiver.progress import Reporter
 
 
-@dataclass(slots=True)
-class NeededVault:
+class NeededVault(msgspec.Struct):
     """A vault that new backups go to, or that a backup within its promise names."""
 
     recipient: str
     is_current: bool
-    backups: list[str] = field(default_factory=list)
+    backups: list[str] = msgspec.field(default_factory=list)
     """Ids of those that name it, newest first."""
     opened_by: str | None = None
     """Key of the file through which it was opened."""

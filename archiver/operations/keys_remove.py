@@ -6,8 +6,10 @@ anybody could have put them there: only an identity that opens the vault through
 
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import VaultPlace
 from archiver.crypto.vault import MAX_VAULT_FILE
@@ -20,8 +22,7 @@ from archiver.progress import Reporter
 from archiver.stores.base import Store
 
 
-@dataclass(frozen=True, slots=True)
-class Removed:
+class Removed(msgspec.Struct, frozen=True):
     """What was done, or would be."""
 
     operator: str

@@ -6,9 +6,10 @@ that leaves the old vault in use, and files that do no harm.
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from itertools import combinations
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.names import vault_key
 from archiver.config import PASSPHRASE
@@ -36,8 +37,7 @@ _ANOTHER_IDENTITY = (
 )
 
 
-@dataclass(frozen=True, slots=True)
-class Rotated:
+class Rotated(msgspec.Struct, frozen=True):
     """What was done, or would be."""
 
     old: str

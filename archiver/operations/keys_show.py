@@ -6,9 +6,10 @@ what they are, and differences are marked.
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from archiver.catalog.names import VaultPlace, parse_vault_key, vault_prefix
 from archiver.config import PASSPHRASE
@@ -28,8 +29,7 @@ Kind = Literal["x25519", "post-quantum", "passphrase", "kms", "malformed", "unkn
 _STANZAS: Mapping[str, Kind] = {x25519.KIND: "x25519", hybrid.KIND: "post-quantum", passphrase.KIND: "passphrase"}
 
 
-@dataclass(frozen=True, slots=True)
-class OperatorFile:
+class OperatorFile(msgspec.Struct, frozen=True):
     """One operator's file in a vault."""
 
     place: VaultPlace
@@ -42,8 +42,7 @@ class OperatorFile:
     """In what it is not as the configuration has it."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownVault:
+class ShownVault(msgspec.Struct, frozen=True):
     """A vault as it lies in the destination. The one that is configured may be missing there, and has no files then."""
 
     id: str

@@ -2,10 +2,11 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import chain, islice
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from archiver.catalog.names import VAULTS, check_backup_id, is_class, parse_object_key
 from archiver.config import HELD, Config, RetentionClass
@@ -32,8 +33,7 @@ _TOLD = 3
 _EXPIRE = "Run archiver expire from cron, once a day: docs/OPERATIONS.md."
 
 
-@dataclass(frozen=True, slots=True)
-class RuleSite:
+class RuleSite(msgspec.Struct, frozen=True):
     """A destination, and what its rules are to be."""
 
     config: Config
@@ -78,8 +78,7 @@ Owner = Literal["archiver", "another destination", "others"]
 """Whose rule it is: of this destination, of another one of archiver in the same bucket, or not archiver's at all."""
 
 
-@dataclass(frozen=True, slots=True)
-class ShownRule:
+class ShownRule(msgspec.Struct, frozen=True):
     """A rule of the bucket, and what it means for this destination."""
 
     rule: Rule

@@ -2,8 +2,9 @@
 wants, and which promises a change would break."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+import msgspec
 
 from archiver.catalog.names import is_class
 from archiver.errors import RefusedError, StorageError
@@ -22,8 +23,7 @@ if TYPE_CHECKING:
     from archiver.stores.s3_rules import BucketRule, Lifecycle
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(msgspec.Struct, frozen=True):
     """What becomes of one rule of ours."""
 
     action: Literal["add", "change", "remove"]
@@ -32,8 +32,7 @@ class Change:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Plan:
+class Plan(msgspec.Struct, frozen=True):
     """How a bucket's rules become those of the configuration."""
 
     existing: "Lifecycle"

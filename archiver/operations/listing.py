@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import (
@@ -26,8 +27,7 @@ from archiver.stages.measure import Meter
 _ZEROS = bytes(1024 * 1024)
 
 
-@dataclass(frozen=True, slots=True)
-class Inside:
+class Inside(msgspec.Struct, frozen=True):
     """What is worth showing of contents, beside the files."""
 
     label: str
@@ -49,8 +49,7 @@ def describe_contents(archive: Archive, backup: Backup) -> Inside:
     return inside
 
 
-@dataclass(frozen=True, slots=True)
-class Entry:
+class Entry(msgspec.Struct, frozen=True):
     """One line of ``ls``."""
 
     path: str

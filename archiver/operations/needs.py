@@ -5,9 +5,11 @@ own keys every copy needs one key file, any one, of each of its vaults.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import NamedTuple
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import (
     BackupPlace,
@@ -41,8 +43,7 @@ class Guarantee(NamedTuple):
     """In words: what ends it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """How a backup stands, all its copies taken together."""
 
     guarantee: Guarantee
@@ -232,18 +233,13 @@ def _need(archive: Archive, backup: Backup, place: BackupPlace, listing: "_Listi
     return Need(manifest.backup, manifest.source, place.retention_class, backup.promises[place.retention_class], keys)
 
 
-@dataclass
 class _Listing:
     """What a store lists of a source, each prefix once and only when it is asked for."""
 
-    store: Store
-    source: str
-
-    def __post_init__(self) -> None:
-        names = [name for name in self.store.list_names() if is_class(name)]
-        self._prefixes = {
-            prefix(name, self.source) for name in names for prefix in (backups_prefix, data_prefix)
-        }  # fmt: skip
+    def __init__(self, store: Store, source: str) -> None:
+        self._store = store
+        names = [name for name in store.list_names() if is_class(name)]
+        self._prefixes = {prefix(name, source) for name in names for prefix in (backups_prefix, data_prefix)}
         self._listed: dict[str, dict[str, StoredObject]] = {}
 
     def get(self, key: str) -> StoredObject | None:
@@ -252,9 +248,9 @@ class _Listing:
         prefix = "/".join(key.split("/")[:3]) + "/"
         if prefix not in self._prefixes:
             try:
-                return self.store.stat(key)
+                return self._store.stat(key)
             except (NotFoundError, RefusedError):
                 return None
         if prefix not in self._listed:
-            self._listed[prefix] = {item.key: item for item in self.store.list(prefix)}
+            self._listed[prefix] = {item.key: item for item in self._store.list(prefix)}
         return self._listed[prefix].get(key)

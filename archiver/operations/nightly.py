@@ -7,9 +7,10 @@ run ends can prevent that, and after a failure, because it may be the last for a
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+
+import msgspec
 
 from archiver.config import Config, SourceConfig
 from archiver.errors import ArchiverError, is_unreachable
@@ -38,8 +39,7 @@ _OLD = timedelta(days=2)
 night's would be."""
 
 
-@dataclass(frozen=True, slots=True)
-class Night:
+class Night(msgspec.Struct, frozen=True):
     """A backup that was committed, and what came after it."""
 
     backup: BackupResult

@@ -4,7 +4,8 @@ import threading
 from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.crypto.age import MAX_HEAD, AgeReader
@@ -39,8 +40,7 @@ def naming(key: str) -> Iterator[None]:
         raise type(error)(f"{key}: {error.message}", hint=error.hint) from error
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(msgspec.Struct, frozen=True):
     """Consecutive ``frames`` of one object, and the ``size`` stored bytes from ``offset`` on that hold them."""
 
     frames: range
@@ -53,8 +53,7 @@ class Piece:
     """How many stored bytes right before ``offset`` belong to it as well: the last ones of the piece before it."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoredKey:
+class StoredKey(msgspec.Struct, frozen=True):
     """An object of ``size`` stored bytes at ``key``, and what opens it. Nothing is read yet."""
 
     store: Store
@@ -116,8 +115,7 @@ class StoredKey:
             return False
 
 
-@dataclass(frozen=True, slots=True)
-class OpenObject:
+class OpenObject(msgspec.Struct, frozen=True):
     """One object whose header and seek table have been read. May be used by several threads."""
 
     key: str

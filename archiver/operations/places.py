@@ -1,8 +1,9 @@
 """The places at which copies of backups lie, as far as the store's listing and their terms tell."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from archiver.catalog.manifest import Manifest
 from archiver.catalog.names import BackupPlace, backups_prefix, data_prefix, is_class, parse_manifest_key
@@ -14,8 +15,7 @@ from archiver.stores.base import Store, StoredObject
 _TERMS = "/terms.json"
 
 
-@dataclass(frozen=True, slots=True)
-class Listed:
+class Listed(msgspec.Struct, frozen=True):
     """A place with a manifest, and since when the store has it."""
 
     place: BackupPlace

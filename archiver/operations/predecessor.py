@@ -6,7 +6,6 @@ what it committed last: if just that one is taken away, the next backup names it
 
 import hashlib
 import os
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -37,8 +36,7 @@ class LastBackup(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     link: Previous
 
 
-@dataclass(frozen=True, slots=True)
-class Predecessor:
+class Predecessor(msgspec.Struct, frozen=True):
     """The backup that a new one comes after."""
 
     link: Previous | None

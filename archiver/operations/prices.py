@@ -2,8 +2,9 @@
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.errors import ConfigError
 from archiver.tables import Origin, Table
@@ -12,8 +13,7 @@ _MOST = 1_000_000.0
 """No price is higher."""
 
 
-@dataclass(frozen=True, slots=True)
-class StoragePrices:
+class StoragePrices(msgspec.Struct, frozen=True):
     """Of one storage class, in the file's currency."""
 
     gib_month: float
@@ -32,8 +32,7 @@ class StoragePrices:
     """As how many bytes a smaller key is charged."""
 
 
-@dataclass(frozen=True, slots=True)
-class Prices:
+class Prices(msgspec.Struct, frozen=True):
     """All of a price file."""
 
     path: Path

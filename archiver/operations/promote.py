@@ -1,8 +1,10 @@
 """``archiver promote``: copy into the calendar's classes what belongs there. Every backup does so at its end."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.errors import ArchiverError, RefusedError, is_unreachable
 from archiver.operations.archive import Archive
@@ -18,16 +20,14 @@ _REFUSALS = 3
 """In a row, after which nothing more is tried in a class: the store lets nothing be copied into it."""
 
 
-@dataclass(frozen=True, slots=True)
-class Promoted:
+class Promoted(msgspec.Struct, frozen=True):
     """A promotion that was due and is done."""
 
     promotion: Promotion
     copied: Copied
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(msgspec.Struct, frozen=True):
     """A promotion that is due."""
 
     promotion: Promotion

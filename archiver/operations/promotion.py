@@ -5,8 +5,10 @@ of a backup: objects, lists, signature, and the manifest last.
 """
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.lines import encode_lines
 from archiver.catalog.manifest import MAX_MANIFEST, MAX_SIGNATURE
@@ -41,8 +43,7 @@ _COPIES = 8
 _FOR_EVER = datetime.max.replace(tzinfo=UTC)
 
 
-@dataclass(frozen=True, slots=True)
-class Copied:
+class Copied(msgspec.Struct, frozen=True):
     """A committed copy."""
 
     place: BackupPlace

@@ -7,9 +7,10 @@ the consumer's thread: an object's ciphertext is hashed as it arrives.
 
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
-from dataclasses import dataclass
 from functools import partial
 from typing import TypeVar
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.crypto.stream import SEALED_CHUNK
@@ -29,8 +30,7 @@ Intervals = Sequence[tuple[int, int]]
 """Stretches (offset, length) of an object's plaintext."""
 
 
-@dataclass(frozen=True, slots=True)
-class Wanted:
+class Wanted(msgspec.Struct, frozen=True):
     """An object, and which ``intervals`` of it; None: all."""
 
     stored: StoredKey
@@ -45,15 +45,13 @@ class Wanted:
         return max(self.stored.size, self.plaintext_size) <= PIECE
 
 
-@dataclass(frozen=True, slots=True)
-class _Opened:
+class _Opened(msgspec.Struct, frozen=True):
     frames: list[Frame]
     complete: bool
     """Whether they are the last of all frames of the object."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Task:
+class _Task(msgspec.Struct, frozen=True):
     """What one request fetches and one thread decompresses."""
 
     number: int
@@ -68,8 +66,7 @@ class _Task:
     last: bool = True
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectReader:
+class ObjectReader(msgspec.Struct, frozen=True):
     """Random access to the plaintext of one object, which is said to have ``plaintext_size`` bytes of it.
 
     A full read proves the object's ciphertext hash; a partial one proves each chunk's authenticity under the vault,

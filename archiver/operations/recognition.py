@@ -2,8 +2,8 @@
 
 import os
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 
+import msgspec
 from blake3 import blake3
 from msgspec import structs
 
@@ -18,8 +18,7 @@ _END: tuple[bytes, None] = b"", None
 """What follows the last file that is remembered."""
 
 
-@dataclass(frozen=True, slots=True)
-class Unchanged:
+class Unchanged(msgspec.Struct, frozen=True):
     """A file that need not be stored: its content lies in ``objects``."""
 
     entry: FileEntry

@@ -2,8 +2,9 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from datetime import datetime, timedelta
+
+import msgspec
 
 from archiver.catalog.lines import decode_lines
 from archiver.catalog.names import (
@@ -35,8 +36,7 @@ _TOLD = 3
 """Held backups that a hint names."""
 
 
-@dataclass(frozen=True, slots=True)
-class Release:
+class Release(msgspec.Struct, frozen=True):
     """What goes, and where the backup stays."""
 
     backup: str

@@ -12,10 +12,11 @@ import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from functools import partial
 from itertools import chain, count
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.records import (
     DirectoryRecord,
@@ -41,8 +42,7 @@ from archiver.sinks.owners import by_name, give
 from archiver.sinks.swap import swap_into
 
 
-@dataclass(frozen=True, slots=True)
-class RestoreResult:
+class RestoreResult(msgspec.Struct, frozen=True):
     """What is in place now, and where what was there before is kept."""
 
     environments: Sequence[tuple[EnvironmentRecord, Path]]

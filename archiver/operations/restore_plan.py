@@ -2,8 +2,9 @@
 
 import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
+
+import msgspec
 
 from archiver.catalog.records import (
     EnvironmentRecord,
@@ -31,8 +32,7 @@ _RESERVE = 64 * 1024 * 1024
 """Bytes that must stay free on the target's file system: directories and metadata take room too."""
 
 
-@dataclass(frozen=True, slots=True)
-class Landing:
+class Landing(msgspec.Struct, frozen=True):
     """Where one environment, or the media tree, ends up. ``root`` is on the same file system as ``final``."""
 
     item: str
@@ -44,12 +44,11 @@ class Landing:
         return self.root / f"{STAGING}{backup}" / self.item
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
+class Layout(msgspec.Struct, frozen=True):
     """Where everything ends up: below one directory, or in place, where the configuration says it lives."""
 
     landing: Callable[[str], Landing]
-    max_sizes: Mapping[str, int] = field(default_factory=dict)
+    max_sizes: Mapping[str, int] = msgspec.field(default_factory=dict)
     """Map size in bytes with which the server opens each environment, where that is known."""
     environments: Sequence[Path] = ()
     """Directories of environments that may lie in or around the media tree, which must not touch them."""
@@ -84,8 +83,7 @@ def layout_in_place(source: Source) -> Layout:
     return Layout(landing, sizes, [spec.directory for spec in source.environments])
 
 
-@dataclass(slots=True)
-class Plan:
+class Plan(msgspec.Struct):
     """A restore, decided. Sizes are bytes."""
 
     backup: Backup
@@ -94,9 +92,9 @@ class Plan:
     owners: OwnerMap = by_name
     everything: bool = False
     """Whether ``selected`` is true of all that there is."""
-    environments: list[EnvironmentRecord] = field(default_factory=list)
+    environments: list[EnvironmentRecord] = msgspec.field(default_factory=list)
     has_media: bool = False
-    stand_ins: StandIns = field(default_factory=dict)
+    stand_ins: StandIns = msgspec.field(default_factory=dict)
     files: int = 0
     file_bytes: int = 0
     fetch_bytes: int = 0
@@ -105,9 +103,9 @@ class Plan:
     """Whether the target has any media, so that a file of the backup may be among them."""
     unchanged: int = 0
     """Files that are in place already, and are left alone."""
-    linked: set[bytes] = field(default_factory=set)
+    linked: set[bytes] = msgspec.field(default_factory=set)
     """Paths of files that have hard links: these are always fetched, because a link needs its file beside it."""
-    objects: set[str] = field(default_factory=set)
+    objects: set[str] = msgspec.field(default_factory=set)
     """Ids of the objects that are to be fetched."""
     archived: Sequence[Archived] = ()
     """Those of them that must be thawed first."""

@@ -2,11 +2,11 @@
 
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
 from datetime import datetime
 from types import TracebackType
 from typing import Self
 
+import msgspec
 from msgspec import structs
 
 from archiver.catalog.names import BackupPlace, data_prefix, is_class, new_copy, object_key, parse_object_key
@@ -32,8 +32,7 @@ _Listed = Mapping[str, list[tuple[StoredObject, str]]]
 """By object id the keys that the store lists and that are believed, each with its class."""
 
 
-@dataclass(frozen=True, slots=True)
-class Usable:
+class Usable(msgspec.Struct, frozen=True):
     """An object that a backup may refer to, and the key to name for it."""
 
     record: ObjectRecord

@@ -2,8 +2,10 @@
 
 import os
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from pathlib import Path
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.config import SourceConfig
 from archiver.errors import ConfigError
@@ -11,8 +13,7 @@ from archiver.sources.environments import EnvironmentSpec
 from archiver.sources.ucotron import VISUAL, expand
 
 
-@dataclass(frozen=True, slots=True)
-class Source:
+class Source(msgspec.Struct, frozen=True):
     """What a source consists of on this host."""
 
     name: str

@@ -4,8 +4,9 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from archiver.config import ARCHIVE_CLASSES
 from archiver.errors import NotFoundError, RefusedError, StorageError
@@ -22,8 +23,7 @@ _FIRST_PAUSE, _LAST_PAUSE = 60.0, 600.0
 _GROWTH = 1.5
 
 
-@dataclass(frozen=True, slots=True)
-class Archived:
+class Archived(msgspec.Struct, frozen=True):
     """An object that a restore needs and that cannot be read now."""
 
     key: str

@@ -2,7 +2,8 @@
 
 import itertools
 from collections.abc import Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.catalog.names import VaultPlace, parse_vault_key, vault_prefix
 from archiver.crypto.keys import SecretKey
@@ -22,8 +23,7 @@ from archiver.operations.objects import naming
 from archiver.stores.base import Store
 
 
-@dataclass(frozen=True, slots=True)
-class OpenedVault:
+class OpenedVault(msgspec.Struct, frozen=True):
     """A vault's identity, and the operator's file that gave it."""
 
     identity: SecretKey

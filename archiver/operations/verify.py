@@ -8,10 +8,11 @@
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Literal
+
+import msgspec
 
 from archiver.catalog.records import EnvironmentRecord, FileRecord, ObjectRecord
 from archiver.errors import IntegrityError, NotFoundError
@@ -28,8 +29,7 @@ from archiver.stores.base import Store
 Level = Literal["storage", "data", "restore"]
 
 
-@dataclass(frozen=True, slots=True)
-class Verified:
+class Verified(msgspec.Struct, frozen=True):
     """What was proven of one backup; sizes are stored bytes."""
 
     backup: Backup

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.config import Tuning
@@ -14,8 +15,7 @@ from archiver.stages.measure import Count, Meter, counted, measured
 from archiver.stores.base import Store, StoredObject
 
 
-@dataclass(frozen=True, slots=True)
-class Written:
+class Written(msgspec.Struct, frozen=True):
     """What became of one stream: bytes before the stages, bytes and BLAKE3 after them, and what the store says."""
 
     plaintext: Count
@@ -23,8 +23,7 @@ class Written:
     item: StoredObject
 
 
-@dataclass(frozen=True, slots=True)
-class Sealing:
+class Sealing(msgspec.Struct, frozen=True):
     """One stream on its way through the stages; count and meter are complete when ``parts`` is used up."""
 
     parts: Iterator[Buffer]

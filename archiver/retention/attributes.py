@@ -1,14 +1,15 @@
 """With what a key is created, beside its bytes: one decision for all that is written."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.catalog.names import VAULTS, parse_object_key
 from archiver.config import HELD, RetentionClass
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What a store that knows of such things is told. Others ignore it."""
 
     storage_class: str | None = None

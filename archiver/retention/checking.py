@@ -1,9 +1,10 @@
 """What is wrong with a bucket's rules for a policy."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from archiver.catalog.names import VAULTS
 from archiver.config import HELD, RetentionClass
@@ -22,8 +23,7 @@ from archiver.retention.rules import Rule, lasts, sure_until
 _APPLY = "Run archiver lifecycle apply, as an administrator; archiver lifecycle plan shows what it would change."
 
 
-@dataclass(frozen=True, slots=True)
-class Problem:
+class Problem(msgspec.Struct, frozen=True):
     """``error``: something promised would be deleted or become unreadable; ``warning``: something would stay for too
     long."""
 
@@ -54,8 +54,7 @@ def problems(
         yield from _versions(certain, classes, base)
 
 
-@dataclass(frozen=True, slots=True)
-class _Area:
+class _Area(msgspec.Struct, frozen=True):
     """What must stay as it is below ``prefix``, for so many days; None: for ever."""
 
     what: str

@@ -1,16 +1,16 @@
 """What goes: the store's rules as a function, for stores that run none, and what must not go."""
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
+
+import msgspec
 
 from archiver.config import HELD
 from archiver.retention.policy import Term
 from archiver.retention.rules import Stored, expires_on
 
 
-@dataclass(frozen=True, slots=True)
-class Deletion:
+class Deletion(msgspec.Struct, frozen=True):
     """A key to delete, and why."""
 
     key: str
@@ -18,8 +18,7 @@ class Deletion:
     reason: str
 
 
-@dataclass(frozen=True, slots=True)
-class Need:
+class Need(msgspec.Struct, frozen=True):
     """A copy of a backup that is promised, and the keys without which it cannot be restored."""
 
     backup: str
@@ -31,8 +30,7 @@ class Need:
     """By key what the store lists of it; None: it is not there."""
 
 
-@dataclass(frozen=True, slots=True)
-class Threat:
+class Threat(msgspec.Struct, frozen=True):
     """A promise that would be broken."""
 
     need: Need

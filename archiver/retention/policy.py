@@ -2,7 +2,8 @@
 
 import hashlib
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.config import ARCHIVE_CLASSES, HELD, Every, RetentionClass
 from archiver.retention.rules import Rule
@@ -13,8 +14,7 @@ NONCURRENT_DAYS = 7
 """For how long a bucket with versions keeps what was deleted."""
 
 
-@dataclass(frozen=True, slots=True)
-class Term:
+class Term(msgspec.Struct, frozen=True):
     """How long keys of one class are sure to exist, in days from their creation."""
 
     name: str

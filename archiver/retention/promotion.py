@@ -1,8 +1,9 @@
 """Which backups are to be copied into which class: the calendar's, and those that would lapse."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+
+import msgspec
 
 from archiver.config import Every
 from archiver.retention.policy import Term
@@ -12,8 +13,7 @@ RESCUE = timedelta(days=2)
 """A backup whose promise ends so soon is copied into a longer class when no newer one was made for as long."""
 
 
-@dataclass(frozen=True, slots=True)
-class Known:
+class Known(msgspec.Struct, frozen=True):
     """A complete backup that is believed."""
 
     backup: str
@@ -27,8 +27,7 @@ class Known:
     """Whether a copy would be believed once the original is gone: not one that a revoked key signed."""
 
 
-@dataclass(frozen=True, slots=True)
-class Promotion:
+class Promotion(msgspec.Struct, frozen=True):
     """Copy ``backup`` into the class ``target``."""
 
     backup: str

@@ -5,17 +5,17 @@ at least as long, and never to one that must be thawed.
 """
 
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal
+
+import msgspec
 
 from archiver.config import ARCHIVE_CLASSES, HELD
 from archiver.retention.policy import Term
 from archiver.retention.rules import Stored, after, lasts
 
 
-@dataclass(frozen=True, slots=True)
-class Reference:
+class Reference(msgspec.Struct, frozen=True):
     """What to do for one object."""
 
     action: Literal["use", "copy", "thaw"]
@@ -51,8 +51,7 @@ def choose(
     return Reference("copy" if readable else "thaw", candidate.stored.key, refusal or "")
 
 
-@dataclass(frozen=True, slots=True)
-class _Candidate:
+class _Candidate(msgspec.Struct, frozen=True):
     stored: Stored
     name: str
     term: Term | None

@@ -5,9 +5,11 @@ S3's rules act on the midnight (UTC) after a key's age has reached their days, n
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Protocol, Self
+
+import msgspec
+from msgspec.structs import replace
 
 
 class Stored(Protocol):
@@ -23,8 +25,7 @@ class Stored(Protocol):
     def storage_class(self) -> str | None: ...
 
 
-@dataclass(frozen=True, slots=True)
-class Rule:
+class Rule(msgspec.Struct, frozen=True):
     """A lifecycle rule that is enabled."""
 
     name: str

@@ -4,9 +4,10 @@ import grp
 import os
 import pwd
 import stat
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Self, TypedDict
+
+import msgspec
 
 from archiver.catalog.records import (
     DirectoryRecord,
@@ -29,8 +30,7 @@ EARLIEST, LATEST = -(2**63), 2**63 - 1
 OUT_OF_TIME = "has a time beyond the years 1677 to 2262, which is not kept"
 
 
-@dataclass(frozen=True, slots=True)
-class Attributes:
+class Attributes(msgspec.Struct, frozen=True):
     """What is restored of an inode beside its content: permission bits, time in nanoseconds, owner, group."""
 
     mode: int
@@ -46,8 +46,7 @@ class Attributes:
         return cls(stat.S_IMODE(status.st_mode), time, status.st_uid, status.st_gid)
 
 
-@dataclass(frozen=True, slots=True)
-class DirectoryEntry:
+class DirectoryEntry(msgspec.Struct, frozen=True):
     path: bytes
     attributes: Attributes
 
@@ -55,8 +54,7 @@ class DirectoryEntry:
         return DirectoryRecord(**_path(self.path), **_inode(self.attributes))
 
 
-@dataclass(frozen=True, slots=True)
-class SymlinkEntry:
+class SymlinkEntry(msgspec.Struct, frozen=True):
     path: bytes
     attributes: Attributes
     target: bytes
@@ -66,8 +64,7 @@ class SymlinkEntry:
         return SymlinkRecord(**_path(self.path), **_inode(self.attributes), target=target, target_b64=target_b64)
 
 
-@dataclass(frozen=True, slots=True)
-class FileEntry:
+class FileEntry(msgspec.Struct, frozen=True):
     """A regular file as it was when it was listed; what is stored of it is described by what was read."""
 
     path: bytes
@@ -102,8 +99,7 @@ class FileEntry:
         )
 
 
-@dataclass(frozen=True, slots=True)
-class HardLinkEntry:
+class HardLinkEntry(msgspec.Struct, frozen=True):
     """One more name of a file that is stored under ``target``."""
 
     path: bytes
@@ -114,8 +110,7 @@ class HardLinkEntry:
         return HardLinkRecord(**_path(self.path), target=target, target_b64=target_b64)
 
 
-@dataclass(frozen=True, slots=True)
-class Skipped:
+class Skipped(msgspec.Struct, frozen=True):
     """Something that the backup does not hold, and why: a warning, not a failure."""
 
     path: bytes

@@ -4,11 +4,12 @@ import os
 import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import partial
 from pathlib import Path
 from typing import overload
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import DatabaseRecord, EnvironmentRecord, Extent, encode_text
@@ -31,8 +32,7 @@ _EMPTY = (
 _RETAKE = "Take a new snapshot of the file system; if its file is the same, the server's own one is damaged."
 
 
-@dataclass(frozen=True, slots=True)
-class EnvironmentSpec:
+class EnvironmentSpec(msgspec.Struct, frozen=True):
     """An environment to back up. ``max_size`` is the map size in bytes that its server opens it with, if known."""
 
     name: str

@@ -5,11 +5,12 @@ import re
 import stat
 from collections.abc import Iterable, Iterator, Sequence
 from collections.abc import Set as AbstractSet
-from dataclasses import dataclass, field
 from fnmatch import translate
 from pathlib import Path
 from types import TracebackType
 from typing import Generic, Self, TypeVar
+
+import msgspec
 
 from archiver.catalog.records import MAX_PATH
 from archiver.errors import NotFoundError, SourceError
@@ -173,13 +174,12 @@ class MediaTree:
 E = TypeVar("E")
 
 
-@dataclass(slots=True)
-class Batch(Generic[E]):
+class Batch(msgspec.Struct, Generic[E]):
     """Consecutive entries: their ``small`` files make one pack, each of the ``large`` ones has its own objects."""
 
-    entries: list[E] = field(default_factory=list)
-    small: list[FileEntry] = field(default_factory=list)
-    large: list[FileEntry] = field(default_factory=list)
+    entries: list[E] = msgspec.field(default_factory=list)
+    small: list[FileEntry] = msgspec.field(default_factory=list)
+    large: list[FileEntry] = msgspec.field(default_factory=list)
 
 
 def batches(

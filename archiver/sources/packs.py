@@ -4,10 +4,11 @@ import errno
 import os
 from collections import deque
 from collections.abc import Generator, Iterable, Iterator
-from dataclasses import dataclass, replace
 from itertools import chain
 
+import msgspec
 from blake3 import blake3
+from msgspec.structs import replace
 
 from archiver.buffers import Buffer
 from archiver.catalog.records import Extent, FileRecord
@@ -29,8 +30,7 @@ Opened = tuple[int, os.stat_result]
 """The descriptor of a file, and what it was when it was opened."""
 
 
-@dataclass(frozen=True, slots=True)
-class Member:
+class Member(msgspec.Struct, frozen=True):
     """A file as it is stored in a pack."""
 
     file: FileEntry
@@ -48,8 +48,7 @@ class Member:
         return self.file.record(size, self.blake3, extents)
 
 
-@dataclass(frozen=True, slots=True)
-class _Content:
+class _Content(msgspec.Struct, frozen=True):
     file: FileEntry
     blocks: deque[bytes]
     """Its bytes, each let go as soon as it was passed on: a file has up to 32 MiB."""

@@ -10,9 +10,10 @@ directory where image models were installed at some time. ucotron.toml can hold 
 import re
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import msgspec
 
 from archiver.environment.meta import DATA_FILE
 from archiver.errors import ConfigError, SourceError
@@ -26,8 +27,7 @@ VISUAL = "visual"
 """The environment that there is only where image models were installed."""
 
 
-@dataclass(frozen=True, slots=True)
-class UcotronLayout:
+class UcotronLayout(msgspec.Struct, frozen=True):
     """What a Ucotron server has on disk."""
 
     environments: tuple[EnvironmentSpec, ...]

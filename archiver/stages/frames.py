@@ -13,9 +13,9 @@ is a plain zstd file: ``zstd -d`` reads it as it is, because the seek table is a
 import struct
 import threading
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from itertools import accumulate
 
+import msgspec
 import zstandard
 
 from archiver.buffers import Buffer, rechunk
@@ -162,8 +162,7 @@ def decompress(buffers: Iterable[Buffer]) -> Iterator[bytes]:
         raise FormatError("a zstd stream ends in the middle of a frame: it was cut off")
 
 
-@dataclass(frozen=True, slots=True)
-class SeekTable:
+class SeekTable(msgspec.Struct, frozen=True):
     """Where each frame lies: frame ``i`` is compressed bytes ``[starts[i], starts[i + 1])`` and plaintext
     ``[offsets[i], offsets[i + 1])``; both have one more item than there are frames."""
 

@@ -1,16 +1,16 @@
 """The store protocol: what every destination promises. Its docstrings are the contract; tests/stores/ enforces it."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, Protocol
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.retention.rules import Rule
 
 
-@dataclass(frozen=True, slots=True)
-class StoredObject:
+class StoredObject(msgspec.Struct, frozen=True):
     """What a store says of one key."""
 
     key: str

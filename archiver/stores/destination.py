@@ -3,10 +3,12 @@
 import hashlib
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from types import MappingProxyType
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.errors import ConfigError
 from archiver.retention.attributes import Attribution, no_attributes
@@ -21,8 +23,7 @@ _BUCKET = re.compile(r"[A-Za-z0-9._-]{3,255}", re.ASCII)
 _FORMS = "Use file:///absolute/path or s3://bucket/prefix?region=NAME."
 
 
-@dataclass(frozen=True)
-class FileDestination:
+class FileDestination(msgspec.Struct, frozen=True):
     """A directory on this host."""
 
     root: Path
@@ -38,13 +39,12 @@ class FileDestination:
         return self.display
 
 
-@dataclass(frozen=True)
-class S3Destination:
+class S3Destination(msgspec.Struct, frozen=True):
     """A prefix, possibly empty, of a bucket."""
 
     bucket: str
     prefix: str
-    options: S3Options = field(default_factory=S3Options)
+    options: S3Options = msgspec.field(default_factory=S3Options)
 
     @property
     def display(self) -> str:

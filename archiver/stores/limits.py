@@ -3,7 +3,8 @@
 import threading
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+
+import msgspec
 
 from archiver.buffers import Buffer
 
@@ -13,8 +14,7 @@ _SHARE = 16
 standstill, though many threads take turns."""
 
 
-@dataclass(frozen=True, slots=True)
-class Limits:
+class Limits(msgspec.Struct, frozen=True):
     """Bytes a second to and from a store, payload alone; None: as many as pass."""
 
     upload: int | None = None

@@ -6,8 +6,9 @@ import random
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
 from typing import TypeVar
+
+import msgspec
 
 from archiver.stores.abandonment import Abandonment
 
@@ -34,8 +35,7 @@ class Brake:
             return max(0.0, self._until - now)
 
 
-@dataclass(frozen=True)
-class Retry:
+class Retry(msgspec.Struct, frozen=True):
     """Repeats a call while its error is transient, and holds all other calls back while the store is throttling.
 
     Before attempt n + 1 it waits a random time between 0 and ``base * 2**(n - 1)`` seconds, at most ``cap``: "full
@@ -55,7 +55,7 @@ class Retry:
     sleep: Callable[[Abandonment, float], None] = Abandonment.sleep
     random: Callable[[], float] = random.random
     monotonic: Callable[[], float] = time.monotonic
-    brake: Brake = field(default_factory=Brake)
+    brake: Brake = msgspec.field(default_factory=Brake)
 
     def call(
         self,

@@ -7,9 +7,10 @@ on purpose meets the hashes of the signed manifest.
 import base64
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.errors import IntegrityError
@@ -21,8 +22,7 @@ _POLYNOMIAL = 0xEDB88320
 _ONE = 1 << 31
 
 
-@dataclass(frozen=True, slots=True)
-class Checksum:
+class Checksum(msgspec.Struct, frozen=True):
     """The CRC-32 of so many bytes."""
 
     value: int = 0

@@ -1,14 +1,14 @@
 """What can be found out about a bucket, without a word on whether it is good. Pure."""
 
-from dataclasses import dataclass
 from typing import Literal
+
+import msgspec
 
 from archiver.errors import ArchiverError
 from archiver.retention.rules import Rule
 
 
-@dataclass(frozen=True, slots=True)
-class Unknown:
+class Unknown(msgspec.Struct, frozen=True):
     """What could not be found out; ``reason`` completes a sentence."""
 
     reason: str
@@ -18,16 +18,14 @@ Trial = Literal["allowed"] | ArchiverError | Unknown
 """How an attempt to use a permission ended."""
 
 
-@dataclass(frozen=True, slots=True)
-class ObjectLock:
+class ObjectLock(msgspec.Struct, frozen=True):
     """Object Lock is on. What a new object is given, where the bucket has a default for that."""
 
     mode: str | None = None
     days: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class BucketSettings:
+class BucketSettings(msgspec.Struct, frozen=True):
     """How a bucket is set up. None: the store says that nothing is set."""
 
     region: str | Unknown
@@ -42,8 +40,7 @@ class BucketSettings:
     """Whether the bucket's policy opens it to everybody."""
 
 
-@dataclass(frozen=True, slots=True)
-class Permissions:
+class Permissions(msgspec.Struct, frozen=True):
     """What the credentials may do below the prefix."""
 
     create: Trial
@@ -53,8 +50,7 @@ class Permissions:
     delete: Trial
 
 
-@dataclass(frozen=True, slots=True)
-class Rate:
+class Rate(msgspec.Struct, frozen=True):
     """``size`` bytes took so many seconds."""
 
     size: int
@@ -66,8 +62,7 @@ class Rate:
         return self.size / max(self.seconds, 1e-6)
 
 
-@dataclass(frozen=True, slots=True)
-class Speed:
+class Speed(msgspec.Struct, frozen=True):
     """Of one request after the other, on one connection."""
 
     latency: float

@@ -1,10 +1,12 @@
 """What can be set for an ``s3://`` destination. Apart from s3.py, so that reading a URL does not import boto3."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Literal
 from urllib.parse import urlsplit
+
+import msgspec
+from msgspec.structs import asdict
 
 from archiver.config import ARCHIVE_CLASSES
 from archiver.errors import ConfigError
@@ -15,8 +17,7 @@ Encryption = Literal["AES256", "aws:kms", "aws:kms:dsse"]
 LockMode = Literal["governance", "compliance"]
 
 
-@dataclass(frozen=True)
-class S3Options:
+class S3Options(msgspec.Struct, frozen=True):
     """Options of an S3 destination; every field may stand in its URL's query or in its table of archiver.toml."""
 
     endpoint: str | None = None
@@ -80,10 +81,9 @@ def parse_options(given: Mapping[str, object]) -> S3Options:
 
 def changed_options(options: S3Options) -> dict[str, str]:
     """The options that differ from their defaults, as a URL writes them: the inverse of parse_options."""
-    pairs = ((field.name, getattr(options, field.name)) for field in fields(options))
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in pairs
+        for name, value in asdict(options).items()
         if value != getattr(_DEFAULTS, name)
     }
 

@@ -4,10 +4,12 @@ https://docs.aws.amazon.com/AmazonS3/latest/API/API_PutBucketLifecycleConfigurat
 """
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
 from datetime import UTC
 from typing import Any, cast
 from xml.sax.saxutils import escape
+
+import msgspec
+from msgspec.structs import replace
 
 from archiver.config import ARCHIVE_CLASSES
 from archiver.errors import FormatError, RefusedError
@@ -23,8 +25,7 @@ _WORDS = frozenset({"ID", "Key", "Prefix", "Status", "StorageClass", "Value"})
 """Elements whose text means exactly what it is; that of others is a number, a time or a truth value."""
 
 
-@dataclass(frozen=True, slots=True)
-class BucketRule:
+class BucketRule(msgspec.Struct, frozen=True):
     """One rule of a bucket, disabled ones included."""
 
     rule: Rule
@@ -33,8 +34,7 @@ class BucketRule:
     """Equal for two that are the same, however a store writes them."""
 
 
-@dataclass(frozen=True, slots=True)
-class Lifecycle:
+class Lifecycle(msgspec.Struct, frozen=True):
     """A bucket's lifecycle configuration."""
 
     rules: tuple[BucketRule, ...]

@@ -1,9 +1,10 @@
 """A small XML document as a tree that remembers where each element lies, so that it can be edited in place. Pure."""
 
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from xml.parsers import expat
+
+import msgspec
 
 from archiver.errors import FormatError
 
@@ -12,8 +13,7 @@ Meaning = tuple[str, object]
 _DEEPEST = 32
 
 
-@dataclass(slots=True)
-class Element:
+class Element(msgspec.Struct):
     """Names are without their namespace; positions are in bytes."""
 
     name: str
@@ -24,7 +24,7 @@ class Element:
     """Where its end tag begins; of an element that is a single tag ``end``."""
     end: int = 0
     text: str = ""
-    children: list["Element"] = field(default_factory=list)
+    children: list["Element"] = msgspec.field(default_factory=list)
 
     def child(self, name: str) -> "Element | None":
         """The first one of that name."""

@@ -5,8 +5,9 @@ import heapq
 import os
 import tempfile
 import zlib
-from dataclasses import dataclass
 from pathlib import Path
+
+import msgspec
 
 from archiver.buffers import Buffer
 from archiver.errors import IntegrityError, StorageError
@@ -14,8 +15,7 @@ from archiver.errors import IntegrityError, StorageError
 _NO_UNNAMED_FILES = (errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL, errno.ENOENT)
 
 
-@dataclass(frozen=True, slots=True)
-class Slot:
+class Slot(msgspec.Struct, frozen=True):
     """Where a part lies, and what it must be when it is read back."""
 
     number: int

@@ -1,10 +1,10 @@
 """The recovery card: an identity file whose comments are enough on a blank machine."""
 
-import dataclasses
 import subprocess
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -57,7 +57,7 @@ def test_age_takes_a_card_as_identity_file(tmp_path: Path) -> None:
 
 
 def test_a_card_without_the_secret_becomes_one_when_it_is_appended() -> None:
-    text = dataclasses.replace(CARD, identity=None).render()
+    text = msgspec.structs.replace(CARD, identity=None).render()
     assert parse_card(text, "card.txt") == VALUES
     assert "append its AGE-SECRET-KEY-... line below" in text
     # It is still true when that line has been appended.
@@ -87,7 +87,7 @@ def test_no_rendering_but_the_card_shows_the_secret() -> None:
 def test_several_signing_keys_with_their_revocations() -> None:
     revoked = datetime(2026, 11, 20, 1, 2, 3, 456789, tzinfo=timezone(timedelta(hours=2)))
     keys = (*CARD.verify_keys, TrustedKey(KEY, revoked), TrustedKey(SigningKey.generate().verify_key))
-    text = dataclasses.replace(CARD, verify_keys=keys).render()
+    text = msgspec.structs.replace(CARD, verify_keys=keys).render()
     assert f"# verify-key: {KEY} revoked 2026-11-20T01:02:03.456789+02:00\n" in text
     parsed = parse_card(text, "card.txt").verify_keys
     assert parsed == keys
@@ -133,7 +133,7 @@ WAYS: list[tuple[tuple[OpensWith, ...], str, list[str], list[str]]] = [
 def test_a_card_without_the_secret_says_how_to_open(
     ways: tuple[OpensWith, ...], need: str, commands: list[str], opening: list[str]
 ) -> None:
-    text = dataclasses.replace(CARD, identity=None, opens_with=ways).render()
+    text = msgspec.structs.replace(CARD, identity=None, opens_with=ways).render()
     assert all(not line or line.startswith("#") for line in text.split("\n"))
     assert need in text
     found = [line.removeprefix("#").strip() for line in text.split("\n")]
@@ -144,36 +144,36 @@ def test_a_card_without_the_secret_says_how_to_open(
     ]
     assert parse_card(text, "card.txt") == VALUES
     # With an identity the card needs nothing else, whatever the operators have.
-    assert dataclasses.replace(CARD, opens_with=ways).render() == CARD.render()
+    assert msgspec.structs.replace(CARD, opens_with=ways).render() == CARD.render()
 
 
 @pytest.mark.parametrize("part", ["vault", "identity", "both"])
 def test_a_post_quantum_card_says_which_age_it_needs(part: str) -> None:
     assert "1.3" not in CARD.render()
     identity, vault = generate_identity(post_quantum=True), generate_identity(post_quantum=True)
-    card = dataclasses.replace(
+    card = msgspec.structs.replace(
         CARD,
         identity=OPERATOR if part == "vault" else identity,
         vault_recipient=CARD.vault_recipient if part == "identity" else vault.recipient,
     )
     text = card.render()
     assert "# The keys are post-quantum: only age 1.3 or newer reads them.\n" in text
-    assert parse_card(text, "card.txt") == dataclasses.replace(VALUES, vault_recipient=card.vault_recipient)
+    assert parse_card(text, "card.txt") == msgspec.structs.replace(VALUES, vault_recipient=card.vault_recipient)
     assert card.identity is not None
     assert [found.encode() for found in parse_identities(text, "card.txt")] == [card.identity.encode()]
 
 
 def test_a_card_to_which_any_key_may_be_appended_says_so() -> None:
-    text = dataclasses.replace(CARD, identity=None).render()
+    text = msgspec.structs.replace(CARD, identity=None).render()
     assert "# Only age 1.3 or newer takes a key that begins with AGE-SECRET-KEY-PQ-1.\n" in text
     appended = generate_identity(post_quantum=True).encode()
     assert [found.encode() for found in parse_identities(f"{text}{appended}\n", "card.txt")] == [appended]
-    assert "PQ" not in dataclasses.replace(CARD, identity=None, opens_with=("kms",)).render()
+    assert "PQ" not in msgspec.structs.replace(CARD, identity=None, opens_with=("kms",)).render()
 
 
 @given(st.text(max_size=60), st.text(max_size=30))
 def test_any_destination_and_source_come_back_or_are_refused(destination: str, source: str) -> None:
-    card = dataclasses.replace(CARD, destination=destination, source=source)
+    card = msgspec.structs.replace(CARD, destination=destination, source=source)
     try:
         text = card.render()
     except UsageError:
@@ -185,7 +185,7 @@ def test_any_destination_and_source_come_back_or_are_refused(destination: str, s
 
 @pytest.mark.parametrize("value", ["", " x", "x ", "x\ny", "x\r# vault: y", "\x1b", "x\x85y"])
 def test_values_that_are_not_one_printable_line_are_not_rendered(value: str) -> None:
-    for card in (dataclasses.replace(CARD, destination=value), dataclasses.replace(CARD, source=value)):
+    for card in (msgspec.structs.replace(CARD, destination=value), msgspec.structs.replace(CARD, source=value)):
         with pytest.raises(UsageError, match="on a recovery card to be one printable line"):
             card.render()
 

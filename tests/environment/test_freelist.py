@@ -8,11 +8,12 @@ import struct
 import subprocess
 import tracemalloc
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 import lmdb
 import pytest
+from msgspec.structs import replace
 
 from archiver.environment.freelist import _FreeList, check_not_truncated, reusable_pages
 from archiver.environment.meta import read_meta

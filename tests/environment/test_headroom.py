@@ -6,13 +6,13 @@ import re
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 
 import lmdb
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.environment.databases import find_trees, longest_value
 from archiver.environment.freelist import reusable_pages

@@ -1,10 +1,10 @@
 """Which way a snapshot is taken in which state of the lock file, or why none is."""
 
 import os
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from archiver.environment.lockfile import Layout
 from archiver.environment.locks import LockState

@@ -1,9 +1,9 @@
 """What the tests of backup share."""
 
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from archiver.catalog.names import check_class
 from archiver.config import DEFAULT_CLASSES, PinLimits, Tuning, load_config

@@ -1,10 +1,10 @@
 """What the tests of promotion, hold and release share: a store that fails on purpose, and what must be true of it."""
 
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
 from datetime import timedelta
 
 from blake3 import blake3
+from msgspec.structs import replace
 
 from archiver.buffers import Buffer
 from archiver.catalog.names import BackupPlace, parse_object_key

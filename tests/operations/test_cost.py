@@ -2,12 +2,12 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import fields, replace
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import fields, replace
 
 from archiver.config import RetentionClass
 from archiver.errors import ConfigError

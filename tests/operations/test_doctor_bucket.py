@@ -1,10 +1,10 @@
 """What archiver doctor says of a bucket's settings."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from archiver.config import RetentionClass
 from archiver.operations.doctor_bucket import lifecycle_findings, settings_findings

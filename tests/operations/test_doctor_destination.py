@@ -3,13 +3,13 @@
 import secrets
 from collections.abc import Iterator
 from contextlib import closing
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from msgspec.structs import replace
 
 from archiver.errors import StorageError
 from archiver.operations.doctor_destination import (

@@ -2,10 +2,10 @@
 
 import random
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from msgspec.structs import replace
 
 from archiver.config import DEFAULT_CLASSES as CLASSES
 from archiver.config import Config, load_config

@@ -3,12 +3,12 @@
 import json
 import os
 from collections.abc import Iterator
-from dataclasses import replace
 from datetime import datetime, timedelta
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
+from msgspec.structs import replace
 
 from archiver.catalog.manifest import MAX_SEQUENCE, Manifest, decode_manifest
 from archiver.catalog.names import BackupPlace, backup_time

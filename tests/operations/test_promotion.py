@@ -1,12 +1,12 @@
 """The copy of a backup in another class: what it refers to, what it copies, and what a failure leaves."""
 
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.buffers import Buffer
 from archiver.catalog.lines import encode_lines

@@ -1,9 +1,8 @@
 """Which of several names of an unchanged file comes first; what a record of the state must be."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from archiver.catalog.records import Extent
 from archiver.errors import FormatError

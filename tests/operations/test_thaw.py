@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, MutableSequence, Sequence
 from contextlib import closing
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from archiver.catalog.names import parse_object_key
 from archiver.errors import RefusedError, StorageError

@@ -1,12 +1,12 @@
 """What is wrong with a bucket's rules."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.config import DEFAULT_CLASSES, RetentionClass
 from archiver.retention.checking import broken_by, never_ending, newly_broken, problems

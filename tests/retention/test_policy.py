@@ -1,11 +1,11 @@
 """What is left of a policy under the rules of a bucket, and which rules it wants."""
 
-from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.config import DEFAULT_CLASSES, RetentionClass
 from archiver.retention.policy import Term, in_force, wanted_rules

@@ -1,12 +1,12 @@
 """Which backups are copied into which class."""
 
-from dataclasses import replace
 from datetime import UTC, date, datetime, timedelta
 from typing import get_args
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.config import Every
 from archiver.retention.policy import Term

@@ -1,12 +1,13 @@
 """Every store behind one fixture, with what a test must know of it beyond the protocol."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import boto3
 import pytest
+from msgspec.structs import replace
 
 from archiver.retention.attributes import Attribution, no_attributes
 from archiver.stores.base import Store

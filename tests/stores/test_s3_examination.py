@@ -3,12 +3,13 @@
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import closing
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import boto3
 import pytest
 from botocore.exceptions import ConnectionClosedError
+from msgspec.structs import replace
 
 from archiver.config import RetentionClass
 from archiver.errors import StorageError

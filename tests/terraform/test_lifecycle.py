@@ -5,13 +5,13 @@ import os
 import subprocess
 import sys
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from archiver.catalog.names import check_class
 from archiver.config import DEFAULT_CLASSES, HELD, Config, RetentionClass, parse_config

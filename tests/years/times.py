@@ -8,13 +8,13 @@ import functools
 import os
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pytest
 from botocore.loaders import JSONFileLoader
+from msgspec.structs import replace
 
 from archiver.stores.base import StoredObject
 from archiver.stores.local import LocalStore
