@@ -12,7 +12,8 @@ VAULTS = "vault/"
 RESERVED_CLASSES = frozenset({"vault", "hold"})
 
 _NAME = re.compile(r"[a-z0-9]([a-z0-9_-]{0,61}[a-z0-9])?")
-_BACKUP_ID = re.compile(r"[0-9]{8}T[0-9]{6}Z-[0-9a-f]{6}")
+# Hour 24 is none, but some versions of Python take it for midnight.
+_BACKUP_ID = re.compile(r"[0-9]{8}T(?:[01][0-9]|2[0-3])[0-9]{4}Z-[0-9a-f]{6}")
 _MANIFEST_KEY = re.compile(rf"({_NAME.pattern})/backups/({_NAME.pattern})/({_BACKUP_ID.pattern})/manifest\.json")
 _OBJECT_KEY = re.compile(
     rf"({_NAME.pattern})/data/({_NAME.pattern})/([0-9a-f]{{32}})(\.[0-9a-f]{{8}})?\.(mdb|tar|file)\.zst\.age"
@@ -59,7 +60,8 @@ def backup_time(backup: str) -> datetime:
     """When the backup began, to the second, as its id says; raises ``FormatError`` for what is no backup id."""
     try:
         if _BACKUP_ID.fullmatch(backup):
-            return datetime.strptime(backup.partition("-")[0], "%Y%m%dT%H%M%SZ").replace(tzinfo=UTC)
+            # What strptime imports would cost each command some milliseconds.
+            return datetime.fromisoformat(backup.partition("-")[0])
     except ValueError:
         pass
     raise FormatError(f"invalid backup id {backup!r}, expected one like 20261122T020000Z-3f9c2a")

@@ -144,8 +144,12 @@ def test_held_is_a_class_to_readers() -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["", BACKUP + "\n", BACKUP[:-1], "../" + BACKUP, BACKUP.replace("1122", "0230"), "latest", BACKUP.upper()]
-)
+    "text",
+    [
+        "", "latest", BACKUP + "\n", BACKUP[:-1], "../" + BACKUP, BACKUP.upper(), BACKUP.replace("1122", "0230"),
+        *(BACKUP.replace("020000", time) for time in ("240000", "236000", "235960")),
+    ],
+)  # fmt: skip
 def test_backup_ids_that_are_refused(text: str) -> None:
     with pytest.raises(FormatError, match="invalid backup id"):
         check_backup_id(text)

@@ -1,7 +1,7 @@
 """What archiver doctor says of a bucket's settings."""
 
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from msgspec.structs import replace
@@ -96,6 +96,14 @@ def test_settings_that_cannot_be_read() -> None:
     assert len(rest) == len(names)
     assert all(finding.message.endswith("cannot be read: s3:Get is denied to these credentials") for finding in rest)
     assert summary.facts == {"unknown": dict.fromkeys(names, unknown.reason)}
+
+
+def test_facts_keep_their_times() -> None:
+    end = datetime(2027, 1, 1, tzinfo=UTC)
+    summary, *_ = of_settings(lifecycle=(Rule("end", "p/", expires_at=end),))
+    assert summary.facts is not None
+    (rule,) = cast(tuple[dict[str, object], ...], summary.facts["lifecycle"])
+    assert (rule["name"], rule["expires_at"]) == ("end", end)
 
 
 def test_no_rules() -> None:
