@@ -45,17 +45,20 @@ def verify(
     from archiver.errors import NotFoundError, UsageError
     from archiver.operations.access import resolve_access
     from archiver.operations.copies import naming_copies, whole_copy
+    from archiver.operations.verify import memory_of
     from archiver.operations.verify import verify as prove
 
     tune_heap()
     if everything and backup is not None:
         raise UsageError(f"both a backup ({backup}) and --all", hint="Give one or the other.")
-    with resolve_access(access).open() as archive:
+    resolved = resolve_access(access)
+    memory = memory_of(resolved)
+    with resolved.open() as archive:
 
         def check(found: "Backup") -> dict[str, object]:
             warn_of_doubts(output, found)
             with output.progress():
-                verified = prove(archive, found, cast("Level", level), output, directory=work)
+                verified = prove(archive, found, cast("Level", level), output, directory=work, memory=memory)
             return _show(output, verified)
 
         if not everything:
@@ -103,6 +106,7 @@ def _check_all(
                         "class": place.retention_class,
                         "verified": False,
                         "problem": error.message,
+                        "hint": error.hint,
                     }
                 )
                 # One JSON document: there the problem stands among the results.

@@ -112,6 +112,8 @@ class Assembly:
         self._count = 0
         self._files: dict[int, _File] = {}
         self._opening = threading.Lock()
+        self.fetched: set[str] = set()
+        """Ids of the objects that were fetched without an error."""
 
     def add(self, extents: Sequence[Extent], opener: Opener, put: Put | None = None) -> None:
         """A file made of ``extents``; ``opener`` is called when its first bytes are there, or ``put`` with all of them.
@@ -145,6 +147,7 @@ class Assembly:
                 if file.opened is not None:
                     file.opened.resources.close()
             self._files.clear()
+        self.fetched.update(self._waiting)
         self._waiting.clear()
         self._count = 0
         if self._unfinished:

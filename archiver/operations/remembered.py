@@ -8,6 +8,7 @@ import hashlib
 import threading
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import suppress
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Self
@@ -19,6 +20,7 @@ from archiver.catalog.names import parse_object_key
 from archiver.catalog.records import Count, Extent, ObjectKind, ObjectRecord, VaultId, check_extents
 from archiver.environment.state import LONGEST_KEY, Change, State, StateError, remove_state
 from archiver.errors import FormatError
+from archiver.operations.damage_notes import damage_notes, note_of
 from archiver.progress import Reporter
 from archiver.sources.entries import FileEntry
 from archiver.stores.base import StoredObject
@@ -174,6 +176,25 @@ class Memory:
             Change(_OBJECTS, bytes.fromhex(name), None if item is None else _ENCODER.encode(item))
             for name, item in changes
         )
+
+    def forget_damaged(self) -> None:
+        """Forget the objects that ``note_damage`` was told of."""
+        notes = damage_notes(self._path)
+        if not notes:
+            return
+        names = {note.name for note in notes}
+        damaged = [
+            name for name, item in self.objects().items() if any(note_of(known.key) in names for known in item.keys)
+        ]
+        self.put_objects([(name, None) for name in damaged])
+        if self._state is None:
+            return
+        for name in damaged:
+            self._reporter.event("read again", object=name, reason="it was found damaged")
+        for note in notes:
+            # One that stays does no harm: what has its key is not remembered any more.
+            with suppress(OSError):
+                note.unlink()
 
     def stored(self, record: ObjectRecord, item: StoredObject) -> None:
         """An object is in the store. Environments are never the same twice: theirs are not remembered."""

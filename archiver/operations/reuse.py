@@ -74,11 +74,12 @@ class Reuse:
     def prepare(self, started: datetime) -> None:
         """Decide what the backup that began at ``started`` may use, and copy within the store what would end too soon.
 
-        An object may be used when this host remembers it, it is sealed to the vault in use, enough of it is alive, and
-        ``retention.references.choose`` finds a key among those that are listed and believed. One that cannot be copied
-        is not used: its files are read.
+        An object may be used when this host remembers it and was not told of damage in it, it is sealed to the vault in
+        use, enough of it is alive, and ``retention.references.choose`` finds a key among those that are listed and
+        believed. One that cannot be copied is not used: its files are read.
         """
         self._resources.enter_context(self.memory)
+        self.memory.forget_damaged()
         remembered = self.memory.objects()
         if not remembered:
             return
