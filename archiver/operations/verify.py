@@ -51,7 +51,8 @@ def memory_of(access: Access) -> Path | None:
     # The card is enough: a configuration that cannot be read must not be in the way of a verification.
     with suppress(UsageError):
         config = config or nearby_config(access.destination, access.source)
-    if config is None:
+    # What nobody signed may call anything damaged.
+    if config is None or access.trusted is None:
         return None
     url = parse_destination(config.destination, config.destination_options).display
     path = memory_directory(config.state_directory / access.source, url)

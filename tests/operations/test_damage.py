@@ -5,18 +5,21 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
+import boto3
 import pytest
 
 from archiver.buffers import Buffer
+from archiver.catalog.names import parse_object_key
 from archiver.errors import StorageError
 from archiver.operations import remembered
 from archiver.operations.reuse import Reuse
 from archiver.operations.run_lock import run_lock
 from archiver.operations.verify import _Check
 from archiver.sinks.hashing import HashedFile
+from archiver.stores.destination import S3Destination, parse_destination
 from archiver.stores.local import LocalStore
 from tests.operations.privileges import OBEYING_MODES
-from tests.operations.scene import SOURCE, Scene, archiver, finish, spawn
+from tests.operations.scene import SOURCE, Scene, archiver, finish, make_scene, spawn
 from tests.operations.test_reuse import media_keys, restored, watched
 
 ANEW = "Run archiver backup: it stores anew what it needs of "
@@ -144,6 +147,9 @@ def test_another_machine_fails_as_ever(scene: Scene) -> None:
     assert done.code == 4
     assert "archiver backup" not in done.errors
     assert "are damaged" not in done.errors
+    assert notes(scene) == []
+    # Nor does this host believe what nobody needs to have signed.
+    assert verify(scene, "--level", "data", "--trust-unsigned")[0] == 4
     assert notes(scene) == []
     # With a copy of the configuration, and no backup made there.
     shutil.rmtree(scene.state)
@@ -284,3 +290,25 @@ def test_a_store_that_fails_meanwhile_hides_no_damage(scene: Scene, monkeypatch:
     assert len(looked_at) == 3
     assert f"{ANEW}2 objects.\n" in errors
     assert len(notes(scene)) == 2
+
+
+def test_damage_in_a_bucket_heals_with_the_card_alone(
+    seaweed_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    root = tmp_path / "scene"
+    root.mkdir()
+    scene = make_scene(root, seaweed_url)
+    scene.backup()
+    place = parse_destination(seaweed_url)
+    assert isinstance(place, S3Destination)
+    client = boto3.session.Session().client("s3", endpoint_url=place.options.endpoint, region_name=place.options.region)
+    prefix = f"{place.prefix}/daily/data/{SOURCE}/"
+    for item in client.list_objects_v2(Bucket=place.bucket, Prefix=prefix)["Contents"]:
+        if ".mdb." not in item["Key"] and parse_object_key(item["Key"].removeprefix(f"{place.prefix}/")):
+            client.put_object(Bucket=place.bucket, Key=item["Key"], Body=bytes(item["Size"]))
+    client.close()
+    monkeypatch.chdir(root)
+    done = archiver("verify", "--level", "data", *scene.identity)
+    assert (done.code, f"{ANEW}2 objects." in done.errors) == (4, True), done.errors
+    scene.backup()
+    scene.verify()
