@@ -9,6 +9,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests import heed
 from tests.age_tools.installation import AgeTools, AgeToolsError
@@ -22,6 +23,17 @@ EU_BUCKET = "archiver-test-eu"
 
 # A shell starts what it runs in the background with SIGINT ignored, and every process that a test starts inherits that.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# How long an example takes says more about the machine than about what is tested.
+settings.register_profile("archiver", settings(), deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("archiver")
+
+LONGEST = "tests/years"
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The longest tests come first: begun last, each would keep one worker busy while the others have nothing to do."""
+    items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
 
 
 @pytest.fixture(autouse=True)
