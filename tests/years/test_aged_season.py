@@ -12,6 +12,7 @@ from tests.years.times import AgedTime
 from tests.years.year import Year
 
 
+@pytest.mark.timeout(1800)
 def test_a_season_ends_with_what_is_promised(
     territory: Territory, bucket_time: Time, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

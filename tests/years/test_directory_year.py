@@ -23,7 +23,7 @@ def packs_of_nights(destination: Path) -> set[str]:
     return found
 
 
-@pytest.mark.timeout(900)
+@pytest.mark.timeout(1800)
 def test_a_year_ends_with_what_is_promised(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     time = DirectoryTime(monkeypatch)
     # Thousands of keys are created here, and no power cut is survived.

@@ -53,11 +53,11 @@ class DirectoryTime:
         return True
 
     def set(self, moment: datetime) -> None:
-        """It is ``moment`` now, and goes on from there."""
-        self._moment, self._since = moment, time.monotonic()
+        """It is ``moment`` from now on: how long a command takes here is nothing that the year should depend on."""
+        self._moment = moment
 
     def now(self) -> datetime:
-        return self._moment + timedelta(seconds=time.monotonic() - self._since)
+        return self._moment
 
 
 class AgedTime:
