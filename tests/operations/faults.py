@@ -21,6 +21,8 @@ from tests.stores.s3_help import PART, endpoint_of
 
 IMPATIENT = "&attempts=3&read_timeout=0.5&connect_timeout=1"
 """Options under which a command notices stalls soon, and gives up soon."""
+CALM = "&attempts=3"
+"""Options under which it gives up as soon, but where nothing stalls: a busy machine may take long for any answer."""
 WARNED = 3
 DONE = (0, WARNED)
 Objects = Mapping[str, tuple[str, int, object]]
@@ -36,11 +38,13 @@ class Trial:
     """The backup that was made before anything went wrong."""
     objects: Objects
     """What was in the store then."""
+    options: str = IMPATIENT
+    """Those of the destination under trial."""
 
     @property
     def url(self) -> str:
         """The destination as commands under trial reach it."""
-        return self.scene.url.replace(endpoint_of(self.scene.url), self.proxy.endpoint) + IMPATIENT
+        return self.scene.url.replace(endpoint_of(self.scene.url), self.proxy.endpoint) + self.options
 
     @property
     def target(self) -> Path:
@@ -52,8 +56,8 @@ class Trial:
         that does not know what is in the store: it sends everything anew."""
         forget(self.scene)
         config = self.scene.root / "impatient.toml"
-        config.write_text(self.scene.config.read_text().replace("&part_size", f"{IMPATIENT}&part_size"))
-        assert IMPATIENT in config.read_text()
+        config.write_text(self.scene.config.read_text().replace("&part_size", f"{self.options}&part_size"))
+        assert self.options in config.read_text()
         return archiver("backup", "--config", str(config))
 
     def verify(self) -> Done:
