@@ -82,7 +82,7 @@ def _has_run(hook: Path, endpoint: str, log: Path) -> bool:
     """Whether LocalStack is up and has run ``hook``; raises ``ServerError`` when that failed."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(f"{endpoint}/_localstack/init/ready", timeout=2) as response:
+        with opener.open(f"{endpoint}/_localstack/init/ready", timeout=10) as response:
             stage = json.load(response)
     except OSError:
         return False

@@ -14,9 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-START_SECONDS = 90
+START_SECONDS = 240
 STOP_SECONDS = 2
 REPOSITORY = Path(__file__).resolve().parents[2]
+_SHARES = 4
 
 
 @dataclass(frozen=True)
@@ -40,10 +41,13 @@ def cache_directory() -> Path:
 def free_ports(count: int, *, shadow: int = 0) -> int:
     """The first of ``count`` consecutive ports of 127.0.0.1 that are free, and free again at ``shadow`` above.
 
-    They lie below the ephemeral ports, so that no outgoing connection takes one before the server does.
+    They lie below the ephemeral ports, so that no outgoing connection takes one before the server does; and apart for
+    each worker of pytest-xdist, so that of two that look at the same time each finds its own.
     """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    share = 10_000 // _SHARES
     for _ in range(1000):
-        first = random.randrange(11_000, 21_000)
+        first = 11_000 + worker * share + random.randrange(share - count)
         wanted = [first + index + above for index in range(count) for above in {0, shadow}]
         if all(_is_free(port) for port in wanted):
             return first
@@ -110,7 +114,7 @@ def answers(url: str, *, status: int = 200) -> bool:
     """Whether a GET of ``url`` is answered with ``status``."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
-        with opener.open(url, timeout=2) as response:
+        with opener.open(url, timeout=10) as response:
             return bool(response.status == status)
     except urllib.error.HTTPError as error:
         error.close()
