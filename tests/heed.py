@@ -21,8 +21,8 @@ from typing import Any, Literal, Self
 from tests.servers.process import cache_directory
 
 CRATE = Path(__file__).with_name("heed_writer")
-ANSWER_SECONDS = 60
-CHECK_SECONDS = 120
+ANSWER_SECONDS = 120
+CHECK_SECONDS = 240
 
 
 class HeedError(Exception):

@@ -63,5 +63,5 @@ def recover(site: Path, *, backup: str = "", more: Mapping[str, str] | None = No
         capture_output=True,
         text=True,
         errors="replace",
-        timeout=120,
+        timeout=240,
     )

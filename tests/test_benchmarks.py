@@ -29,6 +29,7 @@ from benchmarks.results import Measured, Phase, Result
 from benchmarks.sources import Kind
 from benchmarks.tables import report
 from tests.servers.process import REPOSITORY
+from tests.waiting import wait_until
 
 MIB = 1024 * 1024
 FAST = Line(rate=1e9, round_trip=0.0)
@@ -321,10 +322,7 @@ def test_a_small_run_from_one_end_to_the_other(tmp_path: Path) -> None:
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_nothing_is_left_of_a_run_that_is_ended(tmp_path: Path, number: signal.Signals, status: int) -> None:
     with bench(tmp_path, "--contenders", "pipeline", "--only", "files") as process:
-        deadline = time.monotonic() + 60
-        while not list(tmp_path.glob("bench-*/work-*/output.log")):
-            assert time.monotonic() < deadline
-            time.sleep(0.05)
+        wait_until(lambda: list(tmp_path.glob("bench-*/work-*/output.log")))
         started = tree(process.pid)[1:]
         process.send_signal(number)
         process.communicate()

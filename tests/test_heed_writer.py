@@ -53,9 +53,10 @@ def test_it_continues_after_a_kill(heed_writer: Path, tmp_path: Path, sync: bool
 def test_it_does_what_it_is_told(heed_writer: Path, tmp_path: Path) -> None:
     with HeedWriter.start(heed_writer, tmp_path, rate=50, nodes=100, index_size=1000) as live:
         live.stats()
+        began = time.monotonic()
         time.sleep(1)
         stats = live.stats()
-        assert 10 < stats.commits <= 60
+        assert 0 < stats.commits <= 50 * (time.monotonic() - began) + 10
         assert 0 < stats.p50_us <= stats.p99_us <= stats.max_us
         counter = live.pause()
         time.sleep(0.1)
@@ -82,10 +83,12 @@ def test_one_environment_alone(heed_writer: Path, tmp_path: Path) -> None:
 
 def test_a_full_map_is_counted_and_survived(heed_writer: Path, tmp_path: Path) -> None:
     with HeedWriter.start(heed_writer, tmp_path, nodes=100, index_size=2_000_000, map_size=1 << 20) as live:
-        time.sleep(0.1)
-        stats = live.stop()
-    assert stats.map_full == stats.errors > 1
-    assert stats.commits == 0
+        windows: list[heed.Stats] = []
+        while sum(window.map_full for window in windows) < 2:
+            windows.append(live.stats())
+        windows.append(live.stop())
+    assert all(window.map_full == window.errors for window in windows)
+    assert not any(window.commits for window in windows)
     with HeedWriter.start(heed_writer, tmp_path, nodes=100, index_size=2_000_000) as live:
         live.wait_for_commits(5)
         assert live.stop().errors == 0

@@ -24,6 +24,7 @@ from tests.environment.live import make_environment, writer
 from tests.heed import HeedWriter
 from tests.operations.scene import SOURCE, Scene, archiver, configure
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE
 
 TEXT = (REPOSITORY / "docs" / "HOT-BACKUP.md").read_text("utf-8")
 LOOK_AND_BACK_UP, MAKE_SMALL = re.findall(r"^```sh\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
@@ -63,7 +64,7 @@ def run(script: str, scene: Scene, *, server: HeedWriter | None = None) -> subpr
         "PYTHONPATH": str(REPOSITORY),
     }
     return subprocess.run(
-        ["bash"], input=script, cwd=scene.root, env=environment, capture_output=True, text=True, timeout=120
+        ["bash"], input=script, cwd=scene.root, env=environment, capture_output=True, text=True, timeout=240
     )
 
 
@@ -284,7 +285,7 @@ def test_the_loop_of_the_sidecar_goes_on_and_ends(scene: Scene) -> None:
             assert process.stderr is not None
             lines = [process.stderr.readline() for _ in range(2)]
             process.terminate()
-            assert process.wait(10) == 0
+            assert process.wait(PATIENCE) == 0
         finally:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)

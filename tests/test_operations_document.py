@@ -15,6 +15,7 @@ from archiver.cli.keys import keys as commands_about_keys
 from tests.environment.live import make_environment
 from tests.operations.scene import Scene, archiver
 from tests.vectors.destination import DESTINATION
+from tests.waiting import PATIENCE
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "OPERATIONS.md"
 TEXT = DOCUMENT.read_text("utf-8")
@@ -44,7 +45,7 @@ def keys(store: Path) -> set[str]:
 
 def run(script: str, store: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     environment = {"PATH": "/usr/local/bin:/usr/bin:/bin", "STORE": str(store), "SOURCE": "example"} | variables
-    return subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, timeout=60)
+    return subprocess.run(["bash"], input=script, env=environment, capture_output=True, text=True, timeout=PATIENCE)
 
 
 def orphans(store: Path) -> set[str]:

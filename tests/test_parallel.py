@@ -11,6 +11,7 @@ import pytest
 
 from archiver.errors import NotFoundError
 from archiver.parallel import Feed, FeedAbortedError, Tasks, ordered_map, uninterrupted
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +70,7 @@ def test_the_number_of_items_in_memory_is_bounded(workers: int, ahead: int) -> N
 
 
 def test_calls_really_run_at_the_same_time() -> None:
-    meeting = threading.Barrier(3, timeout=20)
+    meeting = threading.Barrier(3, timeout=PATIENCE)
     assert sorted(ordered_map(lambda _: meeting.wait(), range(3), workers=3)) == [0, 1, 2]
 
 
@@ -155,7 +156,7 @@ def test_running_calls_hear_that_they_are_abandoned() -> None:
     abandoned = threading.Event()
 
     def wait(_: int) -> None:
-        assert abandoned.wait(10)
+        assert abandoned.wait(PATIENCE)
 
     def items() -> Iterator[int]:
         yield 1
@@ -222,7 +223,7 @@ def test_a_failing_producer_does_not_hang_behind_a_full_queue() -> None:
     release = threading.Event()
 
     def slow(items: Iterator[int]) -> int:
-        release.wait(20)
+        release.wait(PATIENCE)
         return observed(seen)(items)
 
     with pytest.raises(OSError, match="disk"), Feed(slow, depth=2) as feed:
@@ -343,7 +344,7 @@ def test_tasks_begin_in_order_and_no_more_than_so_many_at_a_time() -> None:
 
     def task(number: int) -> None:
         begun.append(number)
-        assert release.wait(20)
+        assert release.wait(PATIENCE)
 
     with Told().tasks(3) as tasks:
         for number in range(5):
@@ -362,7 +363,7 @@ def test_the_error_of_a_task_is_told_at_once_and_raised_at_the_end() -> None:
     told = Told()
     with pytest.raises(NotFoundError, match="the bucket is gone"), told.tasks() as tasks:
         tasks.start(gone)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + PATIENCE
         while not told.errors:
             assert time.monotonic() < deadline
         # Those that run on hear of it when the block ends.
@@ -372,7 +373,7 @@ def test_the_error_of_a_task_is_told_at_once_and_raised_at_the_end() -> None:
 
 
 def assert_set(event: threading.Event) -> None:
-    assert event.wait(20)
+    assert event.wait(PATIENCE)
 
 
 def test_a_task_that_fails_while_the_end_waits_ends_the_others() -> None:

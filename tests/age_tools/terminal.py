@@ -7,13 +7,13 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-SECONDS = 60
+from tests.waiting import PATIENCE
 
 
 def answer_prompts(command: Sequence[str | Path], answers: Sequence[str], directory: Path) -> int:
     """Run ``command`` on a terminal of its own, and type an answer to each line that ends with ``: ``.
 
-    Returns the exit status. Fails when fewer questions are asked, and after a minute.
+    Returns the exit status. Fails when fewer questions are asked, and after some minutes.
     """
     terminal, end = os.openpty()
     # Python's pty.fork is not for a process with threads; setsid makes the terminal the one that /dev/tty names.
@@ -25,7 +25,7 @@ def answer_prompts(command: Sequence[str | Path], answers: Sequence[str], direct
             for answer in answers:
                 _wait_for_prompt(terminal)
                 os.write(terminal, answer.encode("utf-8") + b"\n")
-            return process.wait(SECONDS)
+            return process.wait(PATIENCE)
         finally:
             process.kill()
             os.close(terminal)
@@ -33,8 +33,8 @@ def answer_prompts(command: Sequence[str | Path], answers: Sequence[str], direct
 
 def _wait_for_prompt(terminal: int) -> None:
     shown = b""
-    deadline = time.monotonic() + SECONDS
+    deadline = time.monotonic() + PATIENCE
     while not shown.endswith(b": "):
         ready, _, _ = select.select([terminal], [], [], max(0, deadline - time.monotonic()))
-        assert ready, f"no question within {SECONDS} seconds after {shown!r}"
+        assert ready, f"no question within {PATIENCE} seconds after {shown!r}"
         shown += os.read(terminal, 4096)

@@ -12,10 +12,10 @@ from contextlib import contextmanager
 
 from tests.operations.scene import Done
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE
 
 ARCHIVER = "from archiver.cli.main import main; main()"
 _TAKE_TERMINAL = "import fcntl, sys, termios; fcntl.ioctl(int(sys.argv.pop(1)), termios.TIOCSCTTY, 0)\n"
-_PATIENCE = 60.0
 
 
 class Terminal:
@@ -45,7 +45,7 @@ class Terminal:
     def expect(self, text: str) -> None:
         """Wait until ``text`` comes into sight after what was expected before."""
         start = len(self.seen)
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while text.encode() not in self.seen[start:]:
             assert time.monotonic() < deadline, (text, self.seen)
             self._look(1.0)
@@ -53,7 +53,7 @@ class Terminal:
     def finish(self) -> Done:
         """Wait for the end of the process, and see all that it showed."""
         assert self.process is not None
-        output, errors = self.process.communicate(timeout=_PATIENCE)
+        output, errors = self.process.communicate(timeout=PATIENCE)
         while self._look(0):
             pass
         return Done(self.process.returncode, output, errors.decode())

@@ -1,5 +1,6 @@
 """Fixtures of the environment's tests: a live server of either kind."""
 
+import sys
 from pathlib import Path
 
 import pytest
@@ -17,3 +18,10 @@ def server_binary(request: pytest.FixtureRequest) -> Path | None:
 def serve(server_binary: Path | None, tmp_path: Path) -> Serve:
     """Starts a server that writes lock version 1, and in the same test once more one that writes version 2."""
     return serve_lmdb if server_binary is None else heed_server(server_binary, tmp_path)
+
+
+@pytest.fixture
+def faithful(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Helpers wait an hour, not a second, for a server that has ended: here one may take long to start again."""
+    program = "from archiver.environment import helper; helper._FAREWELL = 3600.0; helper.main()"
+    monkeypatch.setattr("archiver.environment.snapshot.COMMAND", (sys.executable, "-P", "-c", program))

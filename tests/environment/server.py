@@ -4,7 +4,6 @@ import os
 import shutil
 import stat
 import subprocess
-import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import pytest
 
 from tests.environment.live import OWN_PIDS, LiveProcess, writer
 from tests.heed import HeedWriter
+from tests.waiting import PATIENCE, wait_until
 
 Readers = list[tuple[int, int | None]]
 """The pid and txnid of each slot in use, as the server sees them; None: it reads nothing."""
@@ -70,7 +70,7 @@ class LmdbServer:
     def close(self) -> None:
         assert self._live.process.stdin is not None
         self._live.process.stdin.close()
-        assert self._live.process.wait(20) == 0
+        assert self._live.process.wait(PATIENCE) == 0
 
 
 class HeedServer:
@@ -133,11 +133,8 @@ def _in_own_namespace(binary: Path, tmp_path: Path) -> Path:
 
 def wait_for_commits(server: Server, number: int) -> None:
     """Return after so many more commits of a busy server."""
-    deadline = time.monotonic() + 60
     wanted = server.commit() + number
-    while server.commit() < wanted:
-        assert time.monotonic() < deadline, f"{number} commits took more than a minute"
-        time.sleep(0.01)
+    wait_until(lambda: server.commit() >= wanted)
 
 
 def file_size(server: Server) -> int:

@@ -17,8 +17,9 @@ from archiver.environment.snapshot import Snapshot, pin
 from archiver.errors import FormatError, SnapshotChangedError, SourceError
 from tests.environment.damage import crash_lmdb
 from tests.environment.live import locker, make_environment, writer
-from tests.environment.traces import nothing_left_behind, pins, wait_until
+from tests.environment.traces import nothing_left_behind, pins
 from tests.heed import HeedWriter
+from tests.waiting import wait_until
 
 PAGE = 4096
 

@@ -17,6 +17,7 @@ from archiver.errors import SourceError
 from tests.environment.live import locker, make_environment, pinner, writer
 from tests.environment.server import Serve
 from tests.environment.table import Table, layout_of, set_mutex_kind, set_slot
+from tests.waiting import PATIENCE
 
 
 def test_no_lock_file(tmp_path: Path) -> None:
@@ -221,7 +222,7 @@ def test_a_pipe_in_place_of_the_lock_file_is_not_waited_for(tmp_path: Path, mode
     )
     command = [sys.executable, "-c", program, str(tmp_path)]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=20, cwd=Path(__file__).parents[2]
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE, cwd=Path(__file__).parents[2]
     )
     assert done.stdout == "SourceError cannot tell whether . is in use: lock.mdb is not a regular file\n"
 

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 from archiver.environment.meta import META_SIZE, newest, opening_hint, parse_meta, read_meta, read_metas
 from archiver.errors import FormatError, NotFoundError
 from tests.environment.live import make_environment
+from tests.waiting import PATIENCE
 
 PAGE = 4096
 
@@ -112,7 +113,7 @@ def test_what_could_be_waited_for_for_ever_is_refused_at_once(tmp_path: Path, ma
     )
     command = [sys.executable, "-c", program, str(tmp_path / "data.mdb")]
     done = subprocess.run(
-        command, capture_output=True, text=True, check=True, timeout=20, cwd=Path(__file__).parents[2]
+        command, capture_output=True, text=True, check=True, timeout=PATIENCE, cwd=Path(__file__).parents[2]
     )
     assert done.stdout == f"FormatError {tmp_path / 'data.mdb'} is not a regular file\n"
 

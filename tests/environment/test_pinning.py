@@ -20,6 +20,7 @@ from tests.environment.live import make_environment, pinner, read_content, write
 from tests.environment.server import Serve, wait_for_commits
 from tests.environment.table import Table, set_mutex_kind, set_slot
 from tests.heed import HeedWriter, check
+from tests.waiting import PATIENCE
 
 
 def copy_of(environment: PinnedEnvironment, target: Path) -> Path:
@@ -189,7 +190,7 @@ def test_a_meta_page_that_may_be_half_overwritten_is_not_believed(
     """Once the next transaction is announced, the one after it may be writing to the page that was read; and one that
     is not announced itself may be taken back."""
     looks = 0
-    monkeypatch.setattr("archiver.environment.pinning._PATIENCE", 0.5)
+    monkeypatch.setattr("archiver.environment.pinning._PATIENCE", 0.5 if times > 100 else PATIENCE)
 
     def committed(slot: ReaderSlot) -> int:
         nonlocal looks

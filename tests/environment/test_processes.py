@@ -10,6 +10,7 @@ import pytest
 
 from archiver.environment.processes import find_process, lock_owners, owners, start_time
 from tests.environment.live import writer
+from tests.waiting import PATIENCE
 
 
 def test_a_process_of_this_host() -> None:
@@ -18,7 +19,7 @@ def test_a_process_of_this_host() -> None:
         assert found is not None
         assert found.pid == other.pid
         assert found.name.startswith("python")
-        assert abs(datetime.now(UTC) - found.started) < timedelta(seconds=30)
+        assert abs(datetime.now(UTC) - found.started) < timedelta(seconds=PATIENCE)
 
 
 def test_one_that_is_gone() -> None:

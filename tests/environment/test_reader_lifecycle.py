@@ -17,6 +17,7 @@ from tests.environment.live import LiveProcess, locker, make_environment, pinner
 from tests.environment.server import Serve, require_namespaces, serve_lmdb, wait_for_commits
 from tests.environment.table import Table
 from tests.heed import HeedError, HeedWriter
+from tests.waiting import wait_until
 
 
 def number_of(pin: LiveProcess) -> int:
@@ -123,10 +124,7 @@ def test_a_pin_of_a_container_that_is_gone_is_seen_to_be_gone(serve: Serve, tmp_
             assert server.clear_stale() == 0
             pin.kill()
             # That was its ``unshare``, which the system then lets it follow.
-            deadline = time.monotonic() + 10
-            while not inspect_lock(server.directory).stale:
-                assert time.monotonic() < deadline
-                time.sleep(0.01)
+            wait_until(lambda: inspect_lock(server.directory).stale)
         assert server.clear_stale() == 1
 
 

@@ -17,6 +17,7 @@ from archiver.errors import BusyError
 from tests.environment.live import locker, make_environment, pinner, writer
 from tests.environment.server import Serve
 from tests.environment.table import Table, layout_of, set_mutex_kind, set_slot
+from tests.waiting import PATIENCE
 
 STRANGER = 0x7FFFFFF0
 
@@ -25,6 +26,12 @@ STRANGER = 0x7FFFFFF0
 def _impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (reader, reader_table):
         monkeypatch.setattr(module, "PATIENCE", 0.2)
+
+
+@pytest.fixture
+def _patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (reader, reader_table):
+        monkeypatch.setattr(module, "PATIENCE", PATIENCE)
 
 
 @contextmanager
@@ -55,12 +62,14 @@ def test_a_lock_file_that_is_being_initialised_for_too_long(tmp_path: Path) -> N
     assert not inspect_lock(tmp_path).live
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_lock_file_that_is_being_initialised_just_now(tmp_path: Path) -> None:
     make_environment(tmp_path)
     with locker(tmp_path, "exclusive") as other, soon(other.ask, "share"), registered(tmp_path) as slot:
         slot.check()
 
 
+@pytest.mark.usefixtures("_patient")
 def test_an_initialisation_that_dies(tmp_path: Path) -> None:
     lock = make_environment(tmp_path) / "lock.mdb"
     before = lock.read_bytes()
@@ -80,6 +89,7 @@ def test_a_process_that_was_stopped_while_it_changed_the_table(serve: Serve, tmp
             assert slot.number in dict(server.readers())
 
 
+@pytest.mark.usefixtures("_patient")
 def test_a_process_that_is_changing_the_table_just_now(serve: Serve, tmp_path: Path) -> None:
     with (
         serve(tmp_path / "live") as server,

@@ -21,6 +21,7 @@ from tests import heed
 from tests.environment.live import counters, make_environment, read_content, writer
 from tests.environment.traces import nothing_left_behind, pins
 from tests.heed import HeedWriter
+from tests.waiting import PATIENCE
 
 MIB = 1 << 20
 
@@ -37,7 +38,7 @@ def test_cold_copy_equals_the_environment_key_by_key(tmp_path: Path) -> None:
     with pin(directory, name="vector") as snapshot:
         assert (snapshot.name, snapshot.method, snapshot.map_size) == ("vector", "cold", 1 << 28)
         assert snapshot.origin == snapshot.directory == directory
-        assert timedelta(0) <= snapshot.pinned - before < timedelta(minutes=1)
+        assert timedelta(0) <= snapshot.pinned - before < timedelta(seconds=PATIENCE)
         copy = tmp_path / "copy.mdb"
         copy.write_bytes(b"".join(copy_stream(snapshot, MIB)))
         assert snapshot.estimated_copy_size == copy.stat().st_size
@@ -203,7 +204,7 @@ def test_a_process_that_opens_a_cold_environment_is_noticed_early(tmp_path: Path
             # It ends in mid-copy, though nothing was written: what is in the pipe is the rest.
             taken = 4096
             with pytest.raises(SnapshotChangedError, match=rf"a live process \(pid {other.pid}\)"):
-                snapshot.helper._process.wait(10)
+                snapshot.helper._process.wait(PATIENCE)
                 for buffer in stream:
                     taken += len(buffer)
             assert taken < snapshot.estimated_copy_size

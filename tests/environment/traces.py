@@ -1,16 +1,13 @@
 """What a pin could leave behind: helper processes, descriptors, threads, reader slots."""
 
 import threading
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from archiver.environment.lockfile import Reader
 from archiver.environment.locks import OWN_NUMBERS, inspect_lock
 from tests.environment.live import open_descriptors
-
-_SECONDS = 30
 
 
 def children(pid: int | str = "self") -> list[int]:
@@ -41,15 +38,6 @@ def _state(path: Path) -> str:
 def pins(directory: Path) -> list[Reader]:
     """The reader slots that archivers hold in ``directory``."""
     return [reader for reader in inspect_lock(directory).readers if reader.pid in OWN_NUMBERS]
-
-
-def wait_until(condition: Callable[[], object], seconds: float = _SECONDS) -> float:
-    """Return as soon as ``condition`` holds, with the seconds that it took; fail after ``seconds``."""
-    began = time.monotonic()
-    while not condition():
-        assert time.monotonic() < began + seconds, "what was waited for did not come"
-        time.sleep(0.005)
-    return time.monotonic() - began
 
 
 @contextmanager

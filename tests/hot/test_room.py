@@ -1,15 +1,13 @@
 """The server's room comes first: no MDB_MAP_FULL through a backup, whose pin is refused or given up before that."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 
 from tests.heed import HeedWriter
 from tests.hot.harness import make_site
 from tests.operations.scene import MIB, finish
+from tests.waiting import wait_until
 
 MAP = 256 * MIB
-SECONDS = 60
 CALM = 5
 """Commits a second beside which a backup has time: with them the server writes a few MiB a second."""
 STALLED = """
@@ -32,13 +30,6 @@ processor to compress it. A destination that stalls holds no pin: what is read w
 def pinned(server: HeedWriter) -> int:
     """How many environments somebody reads a snapshot of."""
     return sum(any(slot.txnid is not None for slot in slots) for slots in server.readers().values())
-
-
-def wait_until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + SECONDS
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.02)
 
 
 def test_a_stalled_backup_gives_way_and_the_next_one_succeeds(heed_writer: Path, tmp_path: Path) -> None:

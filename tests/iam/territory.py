@@ -18,8 +18,9 @@ from tests.iam.cases import ETAG, EXISTING, UPLOAD
 from tests.iam.policies import Policy, fill_in
 from tests.servers.localstack import REGION
 from tests.servers.process import S3Server
+from tests.waiting import PATIENCE
 
-_SETTLED = 20
+_SETTLED = PATIENCE
 """Seconds within which a new user's policy is in force."""
 _PERMITTED = (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT, HTTPStatus.NOT_IMPLEMENTED)
 """Permitted, although there is no such setting, the bucket is not empty, or SeaweedFS does not have the feature."""

@@ -21,6 +21,7 @@ from archiver.operations.init import InitRequest, init
 from archiver.stores.base import Store
 from tests.environment.live import make_environment, read_content
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE
 
 SOURCE = "prod"
 ENVIRONMENTS = ("vector", "graph")
@@ -219,7 +220,7 @@ def spawn(*arguments: str, before: str = "", prefix: Sequence[str] = ()) -> "sub
 
 def finish(process: "subprocess.Popen[bytes]") -> Done:
     """Wait for a spawned archiver."""
-    output, errors = process.communicate(timeout=120)
+    output, errors = process.communicate(timeout=PATIENCE)
     return Done(process.returncode, output, errors.decode())
 
 

@@ -437,9 +437,13 @@ def test_a_run_that_failed_has_not_stored_in_vain(scene: Scene, tmp_path: Path) 
 def test_a_run_that_was_killed_has_not_stored_in_vain(scene: Scene, tmp_path: Path) -> None:
     settled = "from archiver.operations import remembered; remembered._RACY = 0\n"
     kill = f"""
-import os
+import os, time
 from archiver.operations.reuse import Reuse
-Reuse.finish = lambda self: (self._store.close(), __import__("time").sleep(1), os.kill(os.getpid(), {signal.SIGKILL}))
+def killed(self):
+    while not any(item.kind == "tar" for item in self.memory.objects().values()):
+        time.sleep(0.01)
+    os.kill(os.getpid(), {signal.SIGKILL})
+Reuse.finish = killed
 """
     process = spawn("backup", "--config", str(scene.config), before=settled + kill)
     assert finish(process).code == -signal.SIGKILL

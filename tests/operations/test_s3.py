@@ -3,7 +3,6 @@
 import random
 import shutil
 import subprocess
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -16,6 +15,7 @@ from tests.servers.localstack import REGION
 from tests.servers.process import S3Server, free_ports
 from tests.stores.conftest import open_uploads
 from tests.stores.s3_help import endpoint_of
+from tests.waiting import wait_until
 
 PART = 5 * MIB
 
@@ -58,10 +58,8 @@ def slow_link(s3_scene: Scene) -> Iterator[FaultProxy]:
 def begin_upload(scene: Scene) -> "subprocess.Popen[bytes]":
     """A backup that is in the middle of an upload."""
     process = spawn("backup", "--config", str(scene.config))
-    deadline = time.monotonic() + 60
-    while not open_uploads(scene.url):
-        assert process.poll() is None
-        assert time.monotonic() < deadline
+    wait_until(lambda: open_uploads(scene.url) or process.poll() is not None)
+    assert process.poll() is None
     return process
 
 

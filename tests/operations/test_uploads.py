@@ -33,9 +33,9 @@ from archiver.stores.base import StoredObject
 from archiver.stores.journal import Journal
 from archiver.stores.local import LocalStore
 from archiver.stores.memory import MemoryStore
+from tests.waiting import PATIENCE, wait_until
 
 PART = 64 * 1024
-PATIENCE = 30
 PLACE = BackupPlace("daily", "prod", "20261129T000000Z-abcdef")
 VAULT = X25519Identity.generate()
 
@@ -110,13 +110,6 @@ def noise(size: int, seed: int = 1) -> bytes:
     return Random(seed).randbytes(size)
 
 
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.001)
-
-
 @pytest.mark.parametrize("size", [0, 1, PART // 2, 3 * PART, 20 * PART + 1])
 @pytest.mark.parametrize("memory", [1, MEMORY])
 def test_what_was_written_is_in_the_store_when_the_block_has_ended(
@@ -143,7 +136,7 @@ def test_the_next_object_is_sent_while_the_store_completes_the_last(tmp_path: Pa
     store = GatedStore(after=False)
     with Uploads(store, PLACE, request_in(tmp_path), Silent()) as uploads:
         records = [uploads.write("file", [noise(2 * PART)]) for _ in range(CREATES + 2)]
-        wait_for(lambda: [taken for taken in store.taken.values() if taken] == [records[0].stored_size] * CREATES)
+        wait_until(lambda: [taken for taken in store.taken.values() if taken] == [records[0].stored_size] * CREATES)
         time.sleep(0.05)
         # No more of them than that; the others wait, sealed.
         assert len(store.taken) == CREATES
@@ -254,7 +247,7 @@ def test_the_spool_on_disk_is_bounded(tmp_path: Path, monkeypatch: pytest.Monkey
     with Uploads(store, PLACE, request_in(tmp_path, spool=5 * PART), Silent()) as uploads:
         writing = threading.Thread(target=lambda: uploads.write("file", plaintext()))
         writing.start()
-        wait_for(lambda: spooled_bytes(tmp_path) == [5 * PART])
+        wait_until(lambda: spooled_bytes(tmp_path) == [5 * PART])
         seen = -1
         while seen != read:
             seen = read
@@ -351,7 +344,7 @@ def test_an_error_of_the_store_is_raised_at_the_end_of_the_block(tmp_path: Path,
         Uploads(store, PLACE, request_in(tmp_path), Silent()) as uploads,
     ):
         uploads.write("file", [noise(PART)])
-        wait_for(lambda: len(store.taken) == 1)
+        wait_until(lambda: len(store.taken) == 1)
         uploads.write("file", [noise(PART)])
         threading.Timer(0.1, begun.set).start()
 

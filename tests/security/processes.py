@@ -7,8 +7,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+from tests.waiting import PATIENCE
+
 _PAUSE = 0.002
-_PATIENCE = 60
 
 
 class Watch:
@@ -30,7 +31,7 @@ class Watch:
 
     def wait_for(self, text: str) -> None:
         """Until ``text`` was seen."""
-        deadline = time.monotonic() + _PATIENCE
+        deadline = time.monotonic() + PATIENCE
         while text not in self.seen:
             assert time.monotonic() < deadline, f"{text!r} was never seen in {self.seen}"
             time.sleep(_PAUSE)

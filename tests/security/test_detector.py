@@ -92,10 +92,10 @@ def test_it_sees_all_that_a_command_says(planted: Planted, monkeypatch: pytest.M
 def test_it_sees_the_command_lines_of_all_processes(planted: Planted) -> None:
     """Also of one that archiver starts."""
     secret = next(secret for secret in planted.secrets if secret.name == "passphrase")
-    before = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 60; :', {secret.texts[0]!r}])"
+    before = f"import subprocess; subprocess.run(['sh', '-c', 'sleep 600; :', {secret.texts[0]!r}])"
     process = spawn("list", prefix=("sh", "-c", '"$@"; :', "sh"), before=before)
     with watched(process) as watch:
-        watch.wait_for("sleep 60")
+        watch.wait_for("sleep 600")
         for pid in reversed(list(descendants(process.pid))):
             os.kill(pid, signal.SIGKILL)
     assert planted.detector.find(watch.seen, "key") == {"passphrase"}

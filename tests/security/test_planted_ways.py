@@ -13,6 +13,7 @@ from tests.security.house import vault_identity
 from tests.security.planting import Planted, Said, check, key_secret, plant, stored
 from tests.security.processes import watched
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE
 
 PROMPT = "Passphrase: "
 
@@ -74,7 +75,7 @@ def test_an_identity_on_standard_input(planted: Planted, change: str) -> None:
     )
     with watched(process) as watch:
         watch.wait_for("--identity")
-        output, errors = process.communicate(given.encode(), timeout=60)
+        output, errors = process.communicate(given.encode(), timeout=PATIENCE)
     assert process.returncode == (2 if change else 0), errors
     assert planted.detector.find(output + errors, "key", "content") == set()
     assert planted.detector.find(watch.seen) == set()

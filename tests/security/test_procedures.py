@@ -13,6 +13,7 @@ from tests.operations.operators import add, make_operator
 from tests.operations.scene import Scene, archiver
 from tests.security.house import ago, backup_from, forge, make_house, signing_key
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE
 
 TEXT = (REPOSITORY / "docs" / "SECURITY.md").read_text("utf-8")
 
@@ -45,7 +46,7 @@ def do(block: str, codes: Mapping[str, int] | None = None) -> dict[str, str]:
     begin so."""
     outputs = {}
     for line in block.splitlines():
-        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=60)
+        done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, timeout=PATIENCE)
         allowed = [code for beginning, code in (codes or {}).items() if line.startswith(beginning)] or [0, 3]
         assert done.returncode in allowed, (line, done.stdout, done.stderr)
         outputs[line] = done.stdout + done.stderr

@@ -20,7 +20,7 @@ from tests.servers.seaweed import FILER, GRPC_SHADOW, install
 REQUIREMENTS = ("grpcio==1.76.0",)
 _MASTER = 1
 """How far above the port of S3 the master's is."""
-_SHELL_SECONDS = 120
+_SHELL_SECONDS = 240
 _MOST_SECONDS = 60
 """From which on its rules are not run anew for longer."""
 _ALL_CHANGES = 1_000_000_000

@@ -11,6 +11,7 @@ import pytest
 
 from tests.servers.fault_proxy import FaultProxy, fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, every
+from tests.waiting import PATIENCE, wait_until
 
 KEY = "/bucket/key"
 BODY = bytes(range(256)) * 400
@@ -95,7 +96,7 @@ def proxy(server: Server) -> Iterator[FaultProxy]:
 
 @pytest.fixture
 def client(proxy: FaultProxy) -> Iterator[http.client.HTTPConnection]:
-    client = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"), timeout=30)
+    client = http.client.HTTPConnection(proxy.endpoint.removeprefix("http://"), timeout=PATIENCE)
     yield client
     client.close()
 
@@ -163,8 +164,9 @@ def test_a_stall_ends_with_the_proxy(server: Server) -> None:
         with pytest.raises(TimeoutError):
             get(client)
         assert client.sock is not None
+        wait_until(lambda: proxy.requests)
         assert proxy.hits == {Kind.STALL: 1}
-    client.sock.settimeout(30)
+    client.sock.settimeout(PATIENCE)
     with pytest.raises(ConnectionResetError):
         client.sock.recv(1)
     client.close()
@@ -184,10 +186,10 @@ def test_a_stalled_request_is_not_read(proxy: FaultProxy, client: http.client.HT
 
 def test_a_body_that_stalls(proxy: FaultProxy, client: http.client.HTTPConnection) -> None:
     proxy.follow(every(1, Fault(Kind.STALLED_BODY, after=1000)))
-    client.timeout = 0.5
     client.request("GET", KEY)
     answer = client.getresponse()
     assert answer.read(1000) == BODY[:1000]
+    client.sock.settimeout(0.5)
     with pytest.raises(TimeoutError):
         answer.read(1)
     assert proxy.hits == {Kind.STALLED_BODY: 1}

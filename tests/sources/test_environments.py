@@ -23,7 +23,8 @@ from archiver.sources.environments import (
     pin_all,
 )
 from tests.environment.live import make_environment, writer
-from tests.environment.traces import children, nothing_left_behind, pins, wait_until
+from tests.environment.traces import children, nothing_left_behind, pins
+from tests.waiting import PATIENCE, wait_until
 
 LIMITS = PinLimits()
 WHOLE = [Extent(offset=0, length=8192, object="0" * 32, object_offset=0)]
@@ -61,7 +62,7 @@ def test_all_are_pinned_in_order_and_released(tmp_path: Path, workspace: Path) -
         assert len(pinned) == 3
         assert pinned[-1].name == "visual"
         assert [snapshot.name for snapshot in pinned[1:]] == names[1:]
-        assert timedelta(0) <= pinned.skew == pinned[2].pinned - pinned[0].pinned < timedelta(seconds=5)
+        assert timedelta(0) <= pinned.skew == pinned[2].pinned - pinned[0].pinned < timedelta(seconds=PATIENCE)
         assert pinned.duplicates == []
         pinned[1].release()
         assert len(children()) == before + 2

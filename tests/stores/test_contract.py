@@ -18,6 +18,7 @@ from archiver.buffers import Buffer
 from archiver.errors import AlreadyExistsError, IntegrityError, NotFoundError, UsageError
 from archiver.stores.base import Store
 from archiver.stores.destination import open_store, parse_destination
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.stores.conftest import Subject
@@ -50,7 +51,7 @@ def test_what_was_created_is_there(subject: "Subject") -> None:
     created = store.create(KEY, [b"ab", bytearray(b"c"), memoryview(b"de")])
     assert (created.key, created.size) == (KEY, 5)
     assert created.modified.utcoffset() == timedelta(0)
-    assert abs(created.modified - before) < timedelta(seconds=10)
+    assert abs(created.modified - before) < timedelta(seconds=PATIENCE)
     assert fetch(store, KEY) == b"abcde"
     stated = store.stat(KEY)
     assert (stated.key, stated.size) == (KEY, 5)
@@ -270,7 +271,7 @@ def test_the_run_after_a_kill_removes_what_it_left(subject: "Subject") -> None:
             for _ in range(8):
                 yield bytes({subject.part})
             print("under way", flush=True)
-            time.sleep(60)
+            time.sleep(3600)
 
         store = open_store(parse_destination({subject.url!r}), Path({str(subject.journal)!r}))
         store.create({KEY!r}, body())

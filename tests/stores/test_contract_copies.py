@@ -10,6 +10,7 @@ import pytest
 from archiver.errors import AlreadyExistsError, NotFoundError, UsageError
 from archiver.stores.destination import open_store, parse_destination
 from tests.stores.test_contract import KEY, body, fetch, pattern
+from tests.waiting import PATIENCE
 
 if TYPE_CHECKING:
     from tests.stores.conftest import Subject
@@ -35,8 +36,8 @@ def test_the_age_of_a_copy_is_its_own(subject: "Subject") -> None:
     # S3 gives whole seconds.
     time.sleep(2.1)
     copied = subject.store.copy(KEY, COPY)
-    assert timedelta(seconds=1) <= copied.modified - created.modified < timedelta(seconds=30)
-    assert abs(subject.store.clock() - copied.modified) < timedelta(seconds=10)
+    assert timedelta(seconds=1) <= copied.modified - created.modified < timedelta(seconds=PATIENCE)
+    assert abs(subject.store.clock() - copied.modified) < timedelta(seconds=PATIENCE)
     assert subject.store.stat(KEY).modified - created.modified < timedelta(seconds=1)
 
 

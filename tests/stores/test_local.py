@@ -4,6 +4,7 @@ import os
 import resource
 import signal
 import stat
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,6 +16,7 @@ from archiver.errors import NotFoundError, StorageError
 from archiver.stores.journal import Journal
 from archiver.stores.limits import Limits
 from archiver.stores.local import LocalStore
+from tests.waiting import PATIENCE
 
 
 @pytest.fixture
@@ -209,14 +211,27 @@ def test_a_limit_keeps_nobody_who_gives_up(tmp_path: Path) -> None:
     """At the limit, each would take a quarter of an hour."""
     store = LocalStore(tmp_path, Journal(None), limits=Limits(upload=1000, download=1000))
     (tmp_path / "whole").write_bytes(bytes(1_000_000))
-    for attempt in (lambda: store.create("a", [bytes(1_000_000)]), lambda: list(store.read("whole"))):
+    begun = threading.Event()
+
+    def body() -> Iterator[bytes]:
+        begun.set()
+        yield bytes(1_000_000)
+
+    def read() -> list[bytes]:
+        blocks = store.read("whole")
+        begun.set()
+        return list(blocks)
+
+    for attempt in (lambda: store.create("a", body()), read):
+        begun.clear()
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(attempt)
-            time.sleep(0.3)
+            assert begun.wait(PATIENCE)
+            time.sleep(0.1)
             started = time.monotonic()
             store.abandon()
             with pytest.raises(StorageError, match="given up"):
                 running.result()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE
     assert [item.key for item in store.list()] == ["whole"]
     assert list(tmp_path.rglob("*.partial")) == []

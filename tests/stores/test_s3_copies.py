@@ -1,5 +1,6 @@
 """Copies within a bucket when answers are lost, others write in between, and stores do what they were not asked to."""
 
+import itertools
 import time
 import tomllib
 from collections.abc import Callable
@@ -247,10 +248,12 @@ def test_an_answer_of_200_that_is_no_receipt(open_s3: Open, monkeypatch: pytest.
 
 def test_a_large_copy_may_take_long(open_s3: Open, monkeypatch: pytest.MonkeyPatch) -> None:
     receipt, sent = Answer(RESULT, 200, XML), list[str]()
-    try_copying(open_s3, monkeypatch, receipt, sent=sent, size=100 * MIB, delay=2, read_timeout=0.5)
-    assert sent == ["HEAD", "HEAD", "PUT", "HEAD"]
+    try_copying(open_s3, monkeypatch, receipt, sent=sent, size=100 * MIB, delay=2, read_timeout=1)
+    # On a busy machine a HEAD may not be answered in time either, and is sent again.
+    assert [method for method, _ in itertools.groupby(sent)] == ["HEAD", "PUT", "HEAD"]
+    assert sent.count("PUT") == 1
     with pytest.raises(StorageError, match="did not answer in time"):
-        try_copying(open_s3, monkeypatch, receipt, sent=sent, size=1, delay=2, read_timeout=0.5)
+        try_copying(open_s3, monkeypatch, receipt, sent=sent, size=1, delay=1, read_timeout=0.3)
 
 
 def test_the_right_that_is_missing_is_named(open_s3: Open, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,6 +4,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from typing import Any
 
 import pytest
@@ -15,6 +16,7 @@ from archiver.stores.s3_bodies import PacedBody
 from archiver.stores.s3_multipart import open_uploads
 from tests.stores.pace import Clock
 from tests.stores.s3_help import KEY, MIB, PART, Open, fetch
+from tests.waiting import PATIENCE, wait_until
 
 
 def test_a_body_that_is_read_for_a_signature_does_not_count_against_the_limit() -> None:
@@ -53,22 +55,27 @@ def test_downloads_keep_to_the_limit(seaweed_url: str, open_s3: Open) -> None:
 
 
 def test_a_limit_keeps_nobody_who_gives_up(seaweed_url: str, open_s3: Open) -> None:
-    """At the limit, a part would take more than a minute."""
+    """At the limit, a part would take more than an hour."""
     open_s3(seaweed_url).create(f"{KEY}.whole", [bytes(PART)])
-    store = open_s3(seaweed_url, limits=Limits(upload=64 * 1024, download=64 * 1024))
-    attempts: list[Callable[[], Any]] = [
-        lambda: store.create(KEY, [bytes(4 * PART)]),
-        lambda: fetch(store, f"{KEY}.whole"),
+    store = open_s3(seaweed_url, limits=Limits(upload=1024, download=1024))
+    attempts: list[tuple[str, Callable[[], Any]]] = [
+        ("UploadPart", lambda: store.create(KEY, [bytes(4 * PART)])),
+        ("GetObject", lambda: fetch(store, f"{KEY}.whole")),
     ]
-    for attempt in attempts:
+
+    def has_sent(request: str) -> bool:
+        return request in store.requests
+
+    for request, attempt in attempts:
         with ThreadPoolExecutor(1) as threads:
             running = threads.submit(attempt)
-            time.sleep(0.5)
+            wait_until(partial(has_sent, request))
+            time.sleep(0.1)
             started = time.monotonic()
             store.abandon()
             with pytest.raises(StorageError):
                 running.result()
-            assert time.monotonic() - started < 10
+            assert time.monotonic() - started < PATIENCE
     assert open_uploads(store._connection, KEY) == []
 
 
@@ -77,9 +84,9 @@ def test_an_interrupt_does_not_wait_for_a_limit(seaweed_url: str, open_s3: Open)
         yield bytes(2 * PART)
         raise KeyboardInterrupt
 
-    store = open_s3(seaweed_url, limits=Limits(upload=64 * 1024))
+    store = open_s3(seaweed_url, limits=Limits(upload=1024))
     started = time.monotonic()
     with pytest.raises(KeyboardInterrupt):
         store.create(KEY, body())
-    assert time.monotonic() - started < 10
+    assert time.monotonic() - started < PATIENCE
     assert open_uploads(store._connection, KEY) == []

@@ -23,6 +23,7 @@ from tests.servers.fault_proxy import fault_proxy
 from tests.servers.fault_schedules import Fault, Kind, Request, every, in_order
 from tests.servers.process import free_ports
 from tests.stores.s3_help import KEY, MIB, PART, Open, endpoint_of, fetch
+from tests.waiting import PATIENCE, wait_until
 
 
 def is_part(request: Request) -> bool:
@@ -89,7 +90,7 @@ def test_a_body_that_waits_keeps_no_other_create_from_sending(seaweed_url: str, 
 
     def waiting() -> Iterator[bytes]:
         yield bytes(2 * PART)
-        assert others_done.wait(60)
+        assert others_done.wait(PATIENCE)
         yield bytes(PART)
 
     with ThreadPoolExecutor(1) as threads:
@@ -128,10 +129,8 @@ def test_parts_that_were_sent_are_let_go(seaweed_url: str, open_s3: Open) -> Non
             alive.add(part)
             yield part
             del part
-        deadline = time.monotonic() + 20
         # What cuts the stream may hold the last one.
-        while len(alive) > 1 and time.monotonic() < deadline:
-            time.sleep(0.01)
+        wait_until(lambda: len(alive) <= 1)
         seen.append(len(alive))
 
     # A set by identity: a bytearray has no hash.
@@ -250,17 +249,16 @@ def test_an_upload_that_waits_for_the_store_can_be_given_up(seaweed_url: str, op
     """Any thread can do that, and what begins later goes on."""
     with fault_proxy(endpoint_of(seaweed_url), every(1, Fault(Kind.RESET))) as proxy:
         store = open_s3(seaweed_url, endpoint=proxy.endpoint)
-        store._connection.retry = Retry(is_transient, random=lambda: 1.0, base=20.0)
+        store._connection.retry = Retry(is_transient, random=lambda: 1.0, base=1000.0, cap=1000.0, budget=10_000.0)
         with ThreadPoolExecutor(1) as threads:
             creating = threads.submit(store.create, KEY, [bytes(size)])
-            while not proxy.hits:
-                time.sleep(0.01)
+            wait_until(lambda: proxy.hits)
             proxy.follow(in_order())
             started = time.monotonic()
             store.abandon()
             with pytest.raises(StorageError, match=r"cannot reach|given up"):
                 creating.result()
-        assert time.monotonic() - started < 10
+        assert time.monotonic() - started < PATIENCE
         assert open_uploads(store._connection, KEY) == []
         store.create(KEY, [b"again"])
         assert fetch(store, KEY) == b"again"

@@ -21,9 +21,9 @@ from archiver.parallel import FeedAbortedError
 from archiver.stores.spool import Spool, SpoolQueue
 from archiver.stores.spool_file import SpoolFile
 from tests.servers.process import REPOSITORY
+from tests.waiting import PATIENCE, wait_until
 
 PART = 4096
-PATIENCE = 20
 
 
 @pytest.fixture(autouse=True)
@@ -45,13 +45,6 @@ def beside(function: Callable[[], None]) -> threading.Thread:
     thread = threading.Thread(target=function)
     thread.start()
     return thread
-
-
-def wait_for(condition: Callable[[], object]) -> None:
-    deadline = time.monotonic() + PATIENCE
-    while not condition():
-        assert time.monotonic() < deadline, "what was waited for did not come"
-        time.sleep(0.001)
 
 
 def open_files(directory: Path) -> list[int]:
@@ -298,7 +291,7 @@ def test_a_disk_that_takes_no_more_means_to_wait(tmp_path: Path, monkeypatch: py
             queue.end()
 
         producer = beside(produce)
-        wait_for(lambda: refused == 1)
+        wait_until(lambda: refused == 1)
         time.sleep(0.05)
         # It does not try again and again while nothing has changed.
         assert refused == 1
@@ -319,7 +312,7 @@ def test_a_directory_that_takes_no_file_leaves_memory(tmp_path: Path) -> None:
             queue.end()
 
         producer = beside(produce)
-        wait_for(lambda: spool.waiting == 2 * PART)
+        wait_until(lambda: spool.waiting == 2 * PART)
         time.sleep(0.02)
         assert spool.waiting == 2 * PART
         assert [bytes(part) for part in queue] == data
