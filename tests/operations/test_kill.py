@@ -191,8 +191,8 @@ def written(path: Path) -> int:
 
 
 def test_a_killed_runs_lock_goes_with_it(scene: Scene) -> None:
-    (scene.media / "film.mp4").write_bytes(random.randbytes(4 * MIB))
-    process = backup(scene, "--limit-upload", "20K")
+    (scene.media / "film.mp4").write_bytes(random.randbytes(16 * MIB))
+    process = backup(scene, "--limit-upload", SLOW)
     wait_until(scene.partial_files)
     os.kill(process.pid, signal.SIGSTOP)
     try:
