@@ -1,5 +1,6 @@
 """Fixtures of the whole suite: an environment without the developer's secrets, and servers on demand."""
 
+import functools
 import os
 import secrets
 import signal
@@ -9,6 +10,7 @@ from pathlib import Path
 
 import boto3
 import pytest
+from botocore.loaders import JSONFileLoader
 from hypothesis import HealthCheck, settings
 
 from tests import heed
@@ -34,6 +36,15 @@ LONGEST = "tests/years"
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """The longest tests come first: begun last, each would keep one worker busy while the others have nothing to do."""
     items.sort(key=lambda item: not item.nodeid.startswith(LONGEST))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _aws_is_read_once() -> Iterator[None]:
+    """boto3 reads what it knows of AWS anew for each session: that would be most of the time of most tests on S3."""
+    load = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
+        yield
 
 
 @pytest.fixture(autouse=True)

@@ -4,7 +4,6 @@ Only what a store says of the time is changed, its clock and the age of its keys
 code, its terms in days and the bucket's rules stay as they are.
 """
 
-import functools
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -13,7 +12,6 @@ from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
 import pytest
-from botocore.loaders import JSONFileLoader
 from msgspec.structs import replace
 
 from archiver.stores.base import StoredObject
@@ -141,9 +139,6 @@ def show_s3_time(
     def show(stored: StoredObject) -> StoredObject:
         return replace(stored, modified=shown(stored.modified))
 
-    load = functools.cache(functools.partial(JSONFileLoader.load_file, JSONFileLoader()))
-    # Half of the time would go into reading what boto3 knows of AWS, anew for each command.
-    patched.setattr(JSONFileLoader, "load_file", lambda _, path: load(path))
     create, copy, stat, list_ = S3Store.create, S3Store.copy, S3Store.stat, S3Store.list
 
     def list_shown(store: S3Store, prefix: str = "") -> Iterable[StoredObject]:
