@@ -14,7 +14,7 @@ from blake3 import blake3
 
 from archiver.buffers import Buffer
 from archiver.catalog.names import BackupPlace
-from archiver.catalog.records import ObjectRecord
+from archiver.catalog.records import DirectoryRecord, ObjectRecord
 from archiver.config import DEFAULT_CLASSES, PinLimits, Tuning
 from archiver.crypto.age import unseal
 from archiver.crypto.minisign import SigningKey
@@ -178,6 +178,26 @@ def test_a_pin_ends_however_slow_the_store_is(tmp_path: Path, monkeypatch: pytes
         store.before.set()
     assert sum(store.taken.values()) == lists.totals.stored_bytes
     assert record.size == lists.totals.plaintext_bytes
+
+
+def test_no_more_records_wait_for_a_slow_store_than_memory_is_meant_for(tmp_path: Path) -> None:
+    store = GatedStore(before=False)
+    many = threading.Event()
+    waited: list[bool] = []
+
+    def open_gate() -> None:
+        waited.append(not many.wait(1))
+        store.before.set()
+
+    opener = threading.Thread(target=open_gate)
+    opener.start()
+    with BackupLists(store, PLACE, VAULT.recipient, Tuning(), Silent()) as lists:
+        for number in range(3000):
+            if number == 2000:
+                many.set()
+            lists.put(DirectoryRecord(path=str(number), mode=0o755, mtime_ns=1, uid=0, gid=0))
+    opener.join()
+    assert waited == [True]
 
 
 def test_the_level_is_learned_across_objects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
