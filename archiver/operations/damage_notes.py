@@ -7,6 +7,7 @@ of either, and must not be forgotten over it.
 import hashlib
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 from archiver.filesystem import sync_directory
@@ -18,14 +19,15 @@ def note_damage(memory: Path, keys: Iterable[str]) -> None:
     """The objects at ``keys`` are damaged; ``memory`` is a directory that ``memory_directory`` names. Durable when it
     returns; raises ``OSError``."""
     for key in keys:
-        # Readable to the user who makes the backups, whoever verifies them.
-        os.close(os.open(memory / note_of(key), os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o644))
+        # Whoever verifies, root for one, must neither follow what the user who makes the backups put there, nor wait.
+        with suppress(FileExistsError):
+            os.close(os.open(memory / note_of(key), os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o644))
     sync_directory(memory)
 
 
 def damage_notes(memory: Path) -> list[Path]:
-    """The notes that there are."""
-    return list(memory.glob(f"{_START}*"))
+    """The notes that there are; raises ``OSError``."""
+    return [path for path in memory.iterdir() if path.name.startswith(_START)]
 
 
 def note_of(key: str) -> str:

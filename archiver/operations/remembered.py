@@ -179,7 +179,11 @@ class Memory:
 
     def forget_damaged(self) -> None:
         """Forget the objects that ``note_damage`` was told of."""
-        notes = damage_notes(self._path)
+        try:
+            notes = [] if self._state is None else damage_notes(self._path)
+        except OSError as error:
+            self._give_up(StateError(f"cannot read {self._path}: {(error.strerror or str(error)).lower()}"))
+            return
         if not notes:
             return
         names = {note.name for note in notes}

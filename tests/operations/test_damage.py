@@ -1,5 +1,6 @@
 """What a verification finds damaged, later backups do not refer to: they store anew what lies in it."""
 
+import os
 import shutil
 import subprocess
 from collections.abc import Iterator
@@ -12,6 +13,7 @@ from archiver.buffers import Buffer
 from archiver.catalog.names import parse_object_key
 from archiver.errors import StorageError
 from archiver.operations import remembered
+from archiver.operations.damage_notes import damage_notes, note_damage, note_of
 from archiver.operations.reuse import Reuse
 from archiver.operations.run_lock import run_lock
 from archiver.operations.verify import _Check
@@ -219,6 +221,38 @@ def test_damage_that_cannot_be_noted_is_told(scene: Scene, mode: int) -> None:
     assert "which cannot be noted: permission denied. Delete " in done.errors
     assert str(memory) in done.errors
     assert ANEW not in done.errors
+
+
+def test_a_note_is_made_through_no_link_and_waits_for_no_reader(tmp_path: Path) -> None:
+    """Where root verifies, the user who makes the backups may have put anything there."""
+    outside = tmp_path / "outside"
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    (memory / note_of("linked")).symlink_to(outside)
+    os.mkfifo(memory / note_of("pipe"))
+    note_damage(memory, ["linked", "pipe"])
+    assert not outside.exists()
+    assert {note.name for note in damage_notes(memory)} == {note_of("linked"), note_of("pipe")}
+
+
+@pytest.mark.parametrize("linked", [True, False])
+def test_notes_that_cannot_be_looked_for_cost_a_backup_that_reads_everything(
+    scene: Scene, tmp_path: Path, *, linked: bool
+) -> None:
+    first = scene.backup()
+    (memory,) = (scene.state / SOURCE).glob("media-*")
+    closed = memory
+    if linked:
+        closed = tmp_path / "closed"
+        closed.mkdir()
+        memory.rename(closed / "memory")
+        memory.symlink_to(closed / "memory")
+    closed.chmod(0 if linked else 0o300)
+    done = finish(spawn("backup", "--config", str(scene.config), prefix=OBEYING_MODES))
+    closed.chmod(0o700)
+    assert done.code == 3, done.errors
+    assert "unchanged files cannot be remembered: " in done.errors
+    assert not media_keys(scene, first) & media_keys(scene, scene.backups()[0])
 
 
 def test_what_this_host_has_not_put_there_is_not_forgotten(scene: Scene) -> None:
