@@ -55,7 +55,7 @@ class BackupLists:
         self._reporter = reporter
         self._placement = self._feed(place.placement, PLACEMENT, [])
         self._objects = self._feed(place.objects, OBJECTS, [])
-        self._contents = self._feed(place.contents, CONTENTS, [vault], depth=_BATCHES)
+        self._contents = self._feed(place.contents, CONTENTS, [vault])
         self._batch: list[ContentsRecord] = []
         self._resources = ExitStack()
         self._stored: dict[str, int] = {}
@@ -134,14 +134,12 @@ class BackupLists:
         if error is None:
             self._hand_over()
 
-    def _feed(
-        self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient], *, depth: int = 1024
-    ) -> Feed[list[R], Written]:
+    def _feed(self, key: str, decoder: Decoder[R], recipients: Sequence[Recipient]) -> Feed[list[R], Written]:
         def write(batches: Iterator[list[R]]) -> Written:
             records = chain.from_iterable(batches)
             return write_object(self._store, key, encode_lines(records, decoder), recipients, self._tuning)
 
-        return Feed(write, depth=depth, abandon=self._store.abandon)
+        return Feed(write, depth=_BATCHES, abandon=self._store.abandon)
 
 
 def _digest(written: Written) -> Digest:
