@@ -44,24 +44,34 @@ def rechunk(buffers: Iterable[Buffer], size: int) -> Iterator[Buffer]:
 
     A buffer that already has the right size at the right place passes through without a copy.
     """
-    pending = bytearray()
+    pending: list[memoryview] = []
+    missing = size
     for buffer in buffers:
         view = memoryview(buffer)
         if pending:
-            taken = min(size - len(pending), len(view))
-            pending += view[:taken]
-            view = view[taken:]
-            if len(pending) == size:
-                yield pending
-                pending = bytearray()
+            pending.append(view[:missing])
+            view = view[missing:]
+            missing -= len(pending[-1])
+            if not missing:
+                yield _joined(pending)
+                missing = size
         while len(view) >= size:
             yield view[:size]
             view = view[size:]
-        pending += view
+        if view:
+            pending.append(view)
+            missing -= len(view)
         # Neither is held on to while the next one is waited for.
         del buffer, view
     if pending:
-        yield pending
+        yield _joined(pending)
+
+
+def _joined(pending: list[memoryview]) -> bytes:
+    """What is ``pending``, which is let go of before the whole is passed on."""
+    whole = b"".join(pending)
+    pending.clear()
+    return whole
 
 
 def multiples(buffers: Iterable[Buffer], unit: int) -> Iterator[Buffer]:

@@ -56,9 +56,6 @@ class RememberedFile(msgspec.Struct, frozen=True, array_like=True, forbid_unknow
     """The last run that got to the end did not see it. The next one forgets it: so a volume that was not mounted for a
     night costs nothing."""
 
-    def __post_init__(self) -> None:
-        check_extents(self.extents, self.size, b"a remembered file")
-
     @property
     def extents(self) -> list[Extent]:
         return [
@@ -146,10 +143,11 @@ class Memory:
         """By path, in order of the paths' bytes."""
         for path, value in self._items(_FILES):
             try:
-                yield path, _FILE.decode(value)
+                file = _decoded_file(value)
             except (msgspec.MsgspecError, FormatError) as error:
                 self._discard(self._nonsense(error))
                 return
+            yield path, file
 
     def objects(self) -> dict[str, RememberedObject]:
         """By id. About 1 KB of memory each."""
@@ -251,6 +249,13 @@ class Memory:
             remove_state(self._path)
         except StateError as refused:
             self._reporter.warn(refused.message)
+
+
+def _decoded_file(value: bytes) -> RememberedFile:
+    """Checked here, not where one is made of what was just read: each night makes one for each file."""
+    file = _FILE.decode(value)
+    check_extents(file.extents, file.size, b"a remembered file")
+    return file
 
 
 def memory_directory(directory: Path, url: str) -> Path:

@@ -73,13 +73,13 @@ def test_what_changed_meanwhile_or_has_no_time_of_change_is_not_recognised() -> 
 
 def test_records_are_validated() -> None:
     data = msgspec.msgpack.encode(known())
-    assert remembered._FILE.decode(data) == known()
+    assert remembered._decoded_file(data) == known()
     assert known().extents == [EXTENT]
     assert known().blake3 == HASH
     fields = msgspec.msgpack.decode(data)
     for number, value in ((0, -1), (0, 4), (1, "text"), (4, b"short"), (5, [[0, 0, b"o" * 16, 0]]), (6, "yes")):
         wrong = [*fields[:number], value, *fields[number + 1 :]]
         with pytest.raises((msgspec.ValidationError, FormatError)):
-            remembered._FILE.decode(msgspec.msgpack.encode(wrong))
+            remembered._decoded_file(msgspec.msgpack.encode(wrong))
     with pytest.raises(msgspec.ValidationError):
-        remembered._FILE.decode(msgspec.msgpack.encode([*fields, 1]))
+        remembered._decoded_file(msgspec.msgpack.encode([*fields, 1]))
